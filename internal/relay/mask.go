@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package relay
+
+import (
+	"bytes"
+	"io"
+	"strings"
+)
+
+// mask overwrites secrets in what a provider answers. A masked secret keeps
+// its length, so that nothing moves and Content-Length stays right.
+type mask struct {
+	secrets [][]byte
+	longest int
+}
+
+func newMask(secrets []string) *mask {
+	m := &mask{}
+	for _, s := range secrets {
+		if s == "" {
+			continue
+		}
+		m.secrets = append(m.secrets, []byte(s))
+		m.longest = max(m.longest, len(s))
+	}
+	return m
+}
+
+func (m *mask) string(s string) string {
+	for _, secret := range m.secrets {
+		if strings.Contains(s, string(secret)) {
+			b := []byte(s)
+			m.bytes(b)
+			return string(b)
+		}
+	}
+	return s
+}
+
+// bytes masks every secret that lies wholly in b.
+func (m *mask) bytes(b []byte) {
+	for _, secret := range m.secrets {
+		for at := 0; ; {
+			i := bytes.Index(b[at:], secret)
+			if i < 0 {
+				break
+			}
+			at += i
+			for j := range secret {
+				b[at+j] = '*'
+			}
+			at += len(secret)
+		}
+	}
+}
+
+// held returns how many bytes at the end of b may be the beginning of a
+// secret.
+func (m *mask) held(b []byte) int {
+	longest := 0
+	for _, secret := range m.secrets {
+		for n := min(len(secret)-1, len(b)); n > longest; n-- {
+			if bytes.HasPrefix(secret, b[len(b)-n:]) {
+				longest = n
+				break
+			}
+		}
+	}
+	return longest
+}
+
+// reader returns r with secrets masked, however they are split over reads. It
+// holds back only bytes that may be the beginning of a secret.
+func (m *mask) reader(r io.Reader) io.Reader {
+	if len(m.secrets) == 0 {
+		return r
+	}
+	return &maskReader{mask: m, from: r, carry: make([]byte, 0, m.longest)}
+}
+
+type maskReader struct {
+	mask  *mask
+	from  io.Reader
+	carry []byte // read, but not yet known to be no secret
+	ended error
+}
+
+// Read implements io.Reader. p must be longer than the longest secret.
+func (r *maskReader) Read(p []byte) (int, error) {
+	if len(p) <= r.mask.longest {
+		return 0, io.ErrShortBuffer
+	}
+	for r.ended == nil {
+		n := copy(p, r.carry)
+		m, err := r.from.Read(p[n:])
+		n += m
+		r.ended = err
+		r.mask.bytes(p[:n])
+		hold := 0
+		if err == nil {
+			hold = r.mask.held(p[:n])
+		}
+		r.carry = append(r.carry[:0], p[n-hold:n]...)
+		if n -= hold; n > 0 {
+			return n, nil
+		}
+	}
+	return 0, r.ended
+}

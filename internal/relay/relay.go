@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: MPL-2.0
+
+// Package relay takes a request on a virtual key to the provider and back.
+//
+// There is one pipeline, and every front door calls it; the doors differ only
+// in how bytes come in and go out:
+//
+//	check the virtual key -> read the request -> policy -> build the upstream
+//	request -> send -> copy the answer back
+//
+// It promises that the provider key goes to the provider's own endpoint and
+// nowhere else: only allow-listed headers pass, redirects are not followed,
+// and an answer that echoes the key is masked. It knows nothing of Vault, of
+// roles in storage or of who the caller is: a door has authorised the caller
+// before it calls Serve.
+package relay
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"runtime/debug"
+	"time"
+
+	"vault-plugin-secrets-portkey/internal/apierror"
+	"vault-plugin-secrets-portkey/internal/provider"
+)
+
+// VirtualKey is what the relay needs to know of a role and of the provider key
+// behind it. It is immutable.
+type VirtualKey struct {
+	// Name is the virtual identifier that apps use.
+	Name string
+	// Disabled virtual keys refuse every request.
+	Disabled bool
+	// ExpiresAt is when the virtual key stops working; zero means never.
+	ExpiresAt time.Time
+	// Models is the allow-list, as globs in which * stands for any text; empty
+	// allows every model.
+	Models []string
+	// Defaults are request members that are filled in when the caller left
+	// them out; Forced ones win over the caller's. Values are JSON.
+	Defaults, Forced map[string]json.RawMessage
+	// Target is the provider's endpoint and its authentication.
+	Target *provider.Target
+}
+
+// Request is one call on a virtual key, whichever door it came in by.
+type Request struct {
+	VirtualKey *VirtualKey
+	// Method is the HTTP method for the provider.
+	Method string
+	// Path is the provider path as its own SDK appends it to the host, without
+	// the leading slash: "v1/chat/completions".
+	Path string
+	// RawQuery is the encoded query string, without "?".
+	RawQuery string
+	// Header is the caller's; only what is on the allow-list goes on.
+	Header http.Header
+	// Body is the request's JSON text; empty for none.
+	Body []byte
+	// Timeout bounds the whole exchange with the provider, its answer
+	// included; it must be positive.
+	Timeout time.Duration
+}
+
+// Answer is where a door takes the answer. The relay writes it like any
+// handler; when the provider breaks off after the answer has begun, it calls
+// Abort once and nothing more.
+type Answer interface {
+	http.ResponseWriter
+	// Abort says that the body written so far is not the whole answer, and
+	// why. The door must not let the caller take it for whole.
+	Abort(*apierror.Error)
+}
+
+// Relay is the pipeline. It is safe for concurrent use.
+type Relay struct {
+	transport http.RoundTripper
+	now       func() time.Time
+	panicked  func(stack string)
+}
+
+// Options are the relay's parameters.
+type Options struct {
+	// Transport takes requests to providers; see NewTransport.
+	Transport http.RoundTripper
+	// Now is the clock of expiry; nil means time.Now.
+	Now func() time.Time
+	// Panicked is told of a panic that was recovered, by its stack. The
+	// panic's value is withheld, since it may hold a secret. nil ignores.
+	Panicked func(stack string)
+}
+
+// New returns a relay.
+func New(o Options) *Relay {
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Panicked == nil {
+		o.Panicked = func(string) {}
+	}
+	return &Relay{transport: o.Transport, now: o.Now, panicked: o.Panicked}
+}
+
+// TraceHeader carries the identifier of one exchange. It is always sent,
+// because Portkey's SDKs retry a 5xx answer that lacks it.
+const TraceHeader = "X-Portkey-Trace-Id"
+
+// Serve runs one request through the pipeline and writes the answer, or the
+// error that stands for it, on w. It returns when the exchange is over. The
+// end of ctx means that the caller has gone: the upstream request is cancelled.
+func (r *Relay) Serve(ctx context.Context, w Answer, req *Request) {
+	begun := false
+	defer func() {
+		if recover() == nil {
+			return
+		}
+		r.panicked(string(debug.Stack()))
+		fail(w, begun, internalError())
+	}()
+	w.Header().Set(TraceHeader, rand.Text())
+	if err := r.relay(ctx, w, req, &begun); err != nil {
+		fail(w, begun, err)
+	}
+}
+
+// fail ends the exchange with err: as the answer where none has begun, as an
+// event in a stream that broke off.
+func fail(w Answer, begun bool, err *apierror.Error) {
+	if !begun {
+		err.Write(w)
+		return
+	}
+	if IsEventStream(w.Header()) {
+		writeErrorEvent(w, err)
+	}
+	w.Abort(err)
+}
+
+func (r *Relay) relay(ctx context.Context, w Answer, req *Request, begun *bool) *apierror.Error {
+	if err := r.checkVirtualKey(req.VirtualKey); err != nil {
+		return err
+	}
+	body, err := checkRequest(req)
+	if err != nil {
+		return err
+	}
+	endpoint, err := locate(req)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, req.Timeout)
+	defer cancel()
+	resp, err := r.send(ctx, req, endpoint, body)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	return copyAnswer(ctx, w, resp, req, begun)
+}
+
+func internalError() *apierror.Error {
+	return &apierror.Error{
+		Status: http.StatusInternalServerError, Type: apierror.TypeAPI, Code: apierror.CodeInternal,
+		Message: "internal error in the virtual key plugin; its log on the Vault server has the details",
+	}
+}
+
+// NotFound is the answer for a virtual key that doesn't exist.
+func NotFound(name string) *apierror.Error {
+	return &apierror.Error{
+		Status: http.StatusNotFound, Type: apierror.TypeInvalidRequest, Code: apierror.CodeVirtualKeyNotFound,
+		Message: fmt.Sprintf("virtual key %q does not exist; `vault list <mount>/roles` shows those that do", name),
+	}
+}

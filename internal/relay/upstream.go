@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package relay
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"time"
+
+	"vault-plugin-secrets-portkey/internal/apierror"
+	"vault-plugin-secrets-portkey/internal/provider"
+)
+
+// NewTransport returns the transport to providers: connections are kept and
+// reused, HTTP/2 is used where it is offered, HTTPS_PROXY, HTTP_PROXY and
+// NO_PROXY are honoured, and requests for the URL scheme "sandbox" go to
+// sandbox.
+func NewTransport(sandbox http.RoundTripper) *http.Transport {
+	t := &http.Transport{
+		Proxy:                 http.ProxyFromEnvironment,
+		DialContext:           (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
+		TLSHandshakeTimeout:   10 * time.Second,
+		ExpectContinueTimeout: time.Second,
+		ForceAttemptHTTP2:     true,
+		MaxIdleConns:          512,
+		MaxIdleConnsPerHost:   128,
+		IdleConnTimeout:       90 * time.Second,
+		ReadBufferSize:        32 << 10,
+		WriteBufferSize:       32 << 10,
+	}
+	t.RegisterProtocol("sandbox", sandbox)
+	return t
+}
+
+// passRequestHeaders are the caller's headers that the provider may see. All
+// others stay here: credentials, cookies, Vault's and Portkey's own headers.
+// Accept-Encoding is the transport's business, and Idempotency-Key would let
+// the transport send a POST twice, which is charged twice.
+var passRequestHeaders = []string{
+	"Accept", "Accept-Language", "Content-Type", "User-Agent",
+	"OpenAI-Beta", "Anthropic-Version", "Anthropic-Beta", "X-Client-Request-Id",
+}
+
+func (r *Relay) send(ctx context.Context, req *Request, endpoint *provider.Endpoint, body []byte) (*http.Response, *apierror.Error) {
+	up := &http.Request{Method: req.Method, URL: endpoint.URL, Host: endpoint.URL.Host, Header: make(http.Header, 8)}
+	for _, name := range passRequestHeaders {
+		if v := req.Header.Values(name); len(v) > 0 {
+			up.Header[http.CanonicalHeaderKey(name)] = v
+		}
+	}
+	if body != nil {
+		up.ContentLength = int64(len(body))
+		up.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil }
+		up.Body, _ = up.GetBody()
+		up.Header.Set("Content-Type", "application/json")
+	}
+	if up.Header.Get("User-Agent") == "" {
+		up.Header.Set("User-Agent", "vault-plugin-secrets-portkey")
+	}
+	endpoint.Authenticate(up.Header)
+
+	// RoundTrip, not a Client: a client would follow redirects, and take the
+	// provider key along.
+	resp, err := r.transport.RoundTrip(up.WithContext(ctx))
+	if err != nil {
+		return nil, upstreamError(ctx, endpoint.URL.Host, err)
+	}
+	if resp.StatusCode >= 300 && resp.StatusCode < 400 {
+		_ = resp.Body.Close()
+		return nil, unreachable(fmt.Sprintf("the provider at %s answered with a redirect (status %d), which is never followed; check the key's base_url",
+			endpoint.URL.Host, resp.StatusCode))
+	}
+	return resp, nil
+}
+
+// upstreamError says why there is no (whole) answer of the provider.
+func upstreamError(ctx context.Context, host string, err error) *apierror.Error {
+	var timeout net.Error
+	switch {
+	case errors.Is(ctx.Err(), context.Canceled):
+		return &apierror.Error{
+			// 499 is what nginx made of it; nobody is there to read it.
+			Status: 499, Type: apierror.TypeAPI, Code: apierror.CodeCallerGone, Message: "the caller went away",
+		}
+	case errors.Is(ctx.Err(), context.DeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
+		return &apierror.Error{
+			Status: http.StatusGatewayTimeout, Type: apierror.TypeAPI, Code: apierror.CodeTimeout,
+			Message: fmt.Sprintf("the provider at %s did not finish its answer in time; ask for less output, or raise upstream_timeout in the mount's config", host),
+		}
+	}
+	return unreachable(fmt.Sprintf("the provider at %s could not be reached or broke off: %s", host, reason(err)))
+}
+
+// reason is err in one line, without the Go spellings that help no caller.
+func reason(err error) string {
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return "the connection was closed before the answer was complete"
+	}
+	return strings.ReplaceAll(err.Error(), "\n", " ")
+}
+
+func unreachable(message string) *apierror.Error {
+	return &apierror.Error{Status: http.StatusBadGateway, Type: apierror.TypeAPI, Code: apierror.CodeUnreachable, Message: message}
+}
