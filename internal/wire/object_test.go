@@ -32,7 +32,6 @@ func TestObject_EditsLeaveEveryOtherByteAlone(t *testing.T) {
 	o.Set("new", []byte(`2`))
 	want := strings.Replace(text, `"a\u0041"`, `"b"`, 1)
 	want = strings.Replace(want, `"} `, `","new":2} `, 1)
-	want = strings.Replace(want, `\ude00","new"`, `\ude00","new"`, 1)
 	if got := string(o.Bytes()); got != want {
 		t.Fatalf("got  %q\nwant %q", got, want)
 	}

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"encoding/json"
+	"math/bits"
 	"unicode/utf8"
 )
 
@@ -203,7 +204,11 @@ func (s *scanner) digits() bool {
 func (s *scanner) string() error {
 	i, t := s.i+1, s.t
 	for {
-		for i+8 <= len(t) && !hasSpecial(binary.LittleEndian.Uint64(t[i:])) {
+		for i+8 <= len(t) {
+			if hit := specials(binary.LittleEndian.Uint64(t[i:])); hit != 0 {
+				i += bits.TrailingZeros64(hit) / 8
+				break
+			}
 			i += 8
 		}
 		if i >= len(t) {
@@ -230,15 +235,22 @@ func (s *scanner) string() error {
 	}
 }
 
-// hasSpecial says whether one of the eight bytes of x is a quote, a backslash
-// or a control character. For a byte b, (b ^ c) is zero iff b == c, and a byte
-// below n (n <= 0x80) borrows its top bit when n is taken away from it.
-func hasSpecial(x uint64) bool {
-	const ones, tops = 0x0101010101010101, 0x8080808080808080
+const ones, tops = 0x0101010101010101, 0x8080808080808080
+
+// specials marks, by its top bit, the first of the eight bytes of x that is a
+// quote, a backslash or a control character; bytes after that one may be
+// marked wrongly. For a byte b, (b ^ c) is zero iff b == c, and a byte below n
+// (n <= 0x80) borrows its top bit when n is taken away from it.
+func specials(x uint64) uint64 {
+	below := (x - ones*0x20) & ^x
+	return (quotes(x) | below) & tops
+}
+
+// quotes is specials without control characters; only top bits count.
+func quotes(x uint64) uint64 {
 	quote := x ^ ones*'"'
 	slash := x ^ ones*'\\'
-	below := (x - ones*0x20) & ^x
-	return ((quote-ones)&^quote|(slash-ones)&^slash|below)&tops != 0
+	return (quote-ones)&^quote | (slash-ones)&^slash
 }
 
 // escapeLen returns the length of the escape that t opens with, 0 if it is
@@ -255,7 +267,9 @@ func escapeLen(t []byte) int {
 			return 0
 		}
 		for _, c := range t[2:6] {
-			if !(c >= '0' && c <= '9' || c >= 'a' && c <= 'f' || c >= 'A' && c <= 'F') {
+			switch {
+			case c >= '0' && c <= '9', c >= 'a' && c <= 'f', c >= 'A' && c <= 'F':
+			default:
 				return 0
 			}
 		}

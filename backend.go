@@ -1,0 +1,193 @@
+// SPDX-License-Identifier: MPL-2.0
+
+// Package portkey is a Vault secrets engine that gives applications LLM
+// completions without ever giving them a provider's API key.
+//
+// An operator stores provider keys at keys/ and makes virtual keys on them at
+// roles/. An app calls proxy/<role>/…, with nothing but its Vault token, as if
+// it were the provider; Vault's policies have judged the call by the time it
+// arrives here, and the relay takes it to the provider with the real key.
+package portkey
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/helper/errutil"
+	"github.com/hashicorp/vault/sdk/helper/locksutil"
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"vault-plugin-secrets-portkey/internal/provider"
+	"vault-plugin-secrets-portkey/internal/relay"
+	"vault-plugin-secrets-portkey/internal/sandbox"
+)
+
+// Options are what the engine takes from outside.
+type Options struct {
+	// Version is reported to Vault and by `status`; it must be a semantic
+	// version with a leading v.
+	Version string
+	// Now is the clock; nil means time.Now.
+	Now func() time.Time
+	// Transport takes requests to providers; nil means relay.NewTransport.
+	Transport http.RoundTripper
+}
+
+// Factory returns the function by which Vault makes one backend per mount.
+func Factory(o Options) logical.Factory {
+	return func(ctx context.Context, conf *logical.BackendConfig) (logical.Backend, error) {
+		b, err := newBackend(o)
+		if err != nil {
+			return nil, err
+		}
+		if err := b.Setup(ctx, conf); err != nil {
+			return nil, err
+		}
+		return b, nil
+	}
+}
+
+// backend is the engine of one mount.
+type backend struct {
+	*framework.Backend
+	version string
+	now     func() time.Time
+
+	catalogue *provider.Catalogue
+	relay     *relay.Relay
+	transport http.RoundTripper
+	activity  *activity
+	inline    inlineCalls
+
+	settings *entryStore[settings]
+	keys     *entryStore[providerKey]
+	roles    *entryStore[role]
+	// One lock per name, striped. A role's lock is taken before a key's.
+	keyLocks, roleLocks []*locksutil.LockEntry
+	settingsLock        sync.Mutex
+}
+
+// How many decoded entries stay in memory: more than a busy mount uses in a
+// minute, and no more than some 10 MB.
+const (
+	cachedRoles = 8192
+	cachedKeys  = 1024
+)
+
+func newBackend(o Options) (*backend, error) {
+	b := &backend{
+		version:   o.Version,
+		now:       o.Now,
+		transport: o.Transport,
+		keyLocks:  locksutil.CreateLocks(),
+		roleLocks: locksutil.CreateLocks(),
+	}
+	if b.now == nil {
+		b.now = time.Now
+	}
+	if b.transport == nil {
+		b.transport = relay.NewTransport(sandbox.New(sandbox.Options{}))
+	}
+	b.activity = newActivity(b)
+	b.relay = relay.New(relay.Options{Transport: b.transport, Now: b.now, Panicked: func(stack string) {
+		b.Logger().Error("a request panicked", "stack", stack)
+	}})
+
+	var errs [4]error
+	b.catalogue, errs[0] = provider.Load()
+	b.settings, errs[1] = newEntryStore("", 1, (*settings).prepare)
+	b.keys, errs[2] = newEntryStore(keyPrefix, cachedKeys, b.prepareKey)
+	b.roles, errs[3] = newEntryStore(rolePrefix, cachedRoles, (*role).prepare)
+	if err := errors.Join(errs[:]...); err != nil {
+		return nil, err
+	}
+
+	b.Backend = &framework.Backend{
+		Help:           backendHelp,
+		BackendType:    logical.TypeLogical,
+		RunningVersion: o.Version,
+		Paths: framework.PathAppend(
+			b.pathConfig(),
+			b.pathProviders(),
+			b.pathKeys(),
+			b.pathRoles(),
+			b.pathProxy(),
+			b.pathStatus(),
+		),
+		PathsSpecial: &logical.Paths{
+			Root:            []string{settingsName},
+			Unauthenticated: []string{"healthz"},
+			SealWrapStorage: []string{keyPrefix},
+			LocalStorage:    []string{localPrefix},
+		},
+		InitializeFunc: b.activity.initialize,
+		Invalidate:     b.invalidate,
+		Clean:          b.clean,
+	}
+	return b, nil
+}
+
+// HandleRequest is the logical.Backend implementation. It adds to the
+// framework what the framework leaves to each path: JSON text for map fields,
+// and an answer with guidance where no path matches.
+func (b *backend) HandleRequest(ctx context.Context, req *logical.Request) (*logical.Response, error) {
+	if path := b.Route(req.Path); path != nil {
+		if err := prepareData(req.Data, path); err != nil {
+			return logical.ErrorResponse(err.Error()), nil
+		}
+	}
+	resp, err := b.Backend.HandleRequest(ctx, req)
+	if errors.Is(err, logical.ErrUnsupportedPath) && req.Path != "" {
+		return nil, logical.CodedError(http.StatusNotFound, fmt.Sprintf(
+			"there is nothing at %s%s; `vault path-help %s` lists the paths, and a name is made of letters, digits, '-', '_' and '.'",
+			req.MountPoint, req.Path, req.MountPoint))
+	}
+	return resp, err
+}
+
+// HandleExistenceCheck is the logical.Backend implementation.
+func (b *backend) HandleExistenceCheck(ctx context.Context, req *logical.Request) (bool, bool, error) {
+	if path := b.Route(req.Path); path != nil {
+		if err := prepareData(req.Data, path); err != nil {
+			// The one kind of error that Vault takes for the caller's fault here.
+			return false, false, errutil.UserError{Err: err.Error()}
+		}
+	}
+	return b.Backend.HandleExistenceCheck(ctx, req)
+}
+
+// invalidate drops what is cached of an entry that another node changed.
+func (b *backend) invalidate(_ context.Context, key string) {
+	b.settings.invalidate(key)
+	b.keys.invalidate(key)
+	b.roles.invalidate(key)
+}
+
+// clean ends the mount's work. Vault holds locks meanwhile, so it is quick.
+func (b *backend) clean(context.Context) {
+	b.activity.end()
+	if t, ok := b.transport.(interface{ CloseIdleConnections() }); ok {
+		t.CloseIdleConnections()
+	}
+}
+
+const backendHelp = `
+Virtual keys for LLM providers.
+
+Provider keys are stored at keys/ and never shown again. Virtual keys are made
+on them at roles/: many can share one provider key, each with its own allowed
+models, callers and expiry. Apps call proxy/<virtual key>/v1/… with a Vault
+token, exactly as they would call the provider: set an OpenAI SDK's base_url to
+<vault address>/v1/<mount>/proxy/<virtual key>/v1 and its api_key to the token.
+
+To try it without a provider:
+
+    vault write <mount>/keys/test provider=sandbox
+    vault write <mount>/roles/demo key=test
+    vault write <mount>/proxy/demo model=sandbox-small prompt="Hello"
+`

@@ -1,0 +1,244 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package wire
+
+import "bytes"
+
+// Bound is what bounds a request's input. Only constructs that are known to be
+// text count as text: whatever isn't known is taken for media.
+type Bound struct {
+	// TextBytes is the length of everything in the body that may be text for
+	// the model, as JSON text. A token is never less than a byte, so this
+	// bounds the input's tokens where Media, References and OpenEnded are
+	// empty, but for what the provider adds to each message and tool.
+	TextBytes int64
+	// Messages counts messages or input items; of embeddings, completions and
+	// moderations, the inputs. Tools counts tools and functions.
+	Messages, Tools int64
+	// Media says that the input holds images, audio, files, URLs of them, or
+	// constructs that aren't known.
+	Media bool
+	// References says that input is stored at the provider: files, previous
+	// responses and their items, conversations, prompts, cached content.
+	References bool
+	// OpenEnded names what lets the provider spend without a bound, such as
+	// "web_search"; empty for most requests.
+	OpenEnded []string
+}
+
+func (b *Bound) openEnded(what string) { b.OpenEnded = append(b.OpenEnded, what) }
+
+// read takes the member id, whose value is not null, into account.
+func (b *Bound) read(kind Kind, id memberID, key string, value []byte) {
+	r := reader{t: value}
+	switch id {
+	case memberMessages:
+		b.items(&r)
+	case memberInputItems:
+		if kind == Responses {
+			b.items(&r)
+		} else {
+			b.inputs(&r)
+		}
+	case memberPrompt:
+		if value[0] == '{' { // one stored at the provider, with tools of its own
+			b.References = true
+			b.openEnded("prompt")
+		} else {
+			b.inputs(&r)
+		}
+	case memberTools:
+		for more := r.open('['); more; more = r.next(']') {
+			b.tool(&r)
+		}
+	case memberFunctions:
+		for more := r.open('['); more; more = r.next(']') {
+			b.Tools++
+			r.value()
+		}
+	case memberPreviousResponse, memberConversation, memberPreset, memberCachedContent:
+		b.References = true
+	case memberExtraBody:
+		// Google's way to name cached content; an escape might hide it.
+		if bytes.Contains(value, []byte("cached")) || bytes.IndexByte(value, '\\') >= 0 {
+			b.References = true
+		}
+	case memberBackground, memberEnableSearch:
+		if value[0] != 'f' {
+			b.openEnded(key)
+		}
+	case memberWebSearchOptions, memberSearchParameters, memberPlugins, memberDataSources:
+		b.openEnded(key)
+	}
+}
+
+// inputs reads the input of embeddings, completions and moderations: a string,
+// token ids, or a list of either.
+func (b *Bound) inputs(r *reader) {
+	if r.peek() != '[' {
+		b.Messages++
+		b.Media = b.Media || r.peek() != '"'
+		return
+	}
+	tokens := false
+	for more := r.open('['); more; more = r.next(']') {
+		switch c := r.peek(); {
+		case c == '"' || c == '[':
+			b.Messages++
+			r.value()
+		case c >= '0' && c <= '9':
+			tokens = true
+			r.value()
+		default: // such as {"image": …}
+			b.Messages++
+			b.parts(r)
+		}
+	}
+	if tokens {
+		b.Messages++
+	}
+}
+
+// items reads messages, or the input items of responses.
+func (b *Bound) items(r *reader) {
+	if r.peek() != '[' {
+		b.Messages++
+		b.Media = b.Media || r.peek() != '"'
+		return
+	}
+	for more := r.open('['); more; more = r.next(']') {
+		b.Messages++
+		if r.peek() == '{' {
+			b.item(r)
+		} else if r.peek() == '"' {
+			r.value()
+		} else {
+			b.Media = true
+			r.value()
+		}
+	}
+}
+
+// item reads a message or an input item.
+func (b *Bound) item(r *reader) {
+	var spoken, typed, hidden, sealed bool
+	for more := r.open('{'); more; more = r.next('}') {
+		key := r.key()
+		switch string(key) {
+		case "type":
+			typed = true
+			hidden = b.itemType(r.value()) || hidden
+		case "role":
+			spoken = true
+			r.value()
+		case "encrypted_content":
+			sealed = !isNull(r.value())
+		case "content", "output":
+			b.content(r)
+		case "name", "id", "status", "phase", "refusal", "reasoning", "reasoning_content", "reasoning_details",
+			"thinking", "thinking_blocks", "annotations", "cache_control", "prefix", "partial", "tool_calls",
+			"tool_call_id", "function_call", "call_id", "arguments", "input", "summary", "namespace", "extra_content":
+			r.value()
+		case "audio": // an answer of before, by its id
+			b.References = b.References || !isNull(r.value())
+		default:
+			b.unknown(r.value())
+		}
+	}
+	// An item without role and type is a reference to a stored one, and a
+	// reasoning item without its encrypted content is looked up by its id.
+	if !spoken && !typed || hidden && !sealed {
+		b.References = true
+	}
+}
+
+// itemType judges the type of an input item of responses, and says whether it
+// is reasoning.
+func (b *Bound) itemType(raw []byte) (reasoning bool) {
+	switch string(text(raw)) {
+	case "message", "function_call", "function_call_output", "custom_tool_call", "custom_tool_call_output":
+	case "reasoning":
+		return true
+	case "item_reference", "compaction":
+		b.References = true
+	default:
+		b.Media = b.Media || !isNull(raw)
+	}
+	return false
+}
+
+// content reads a message's content: a string, or a list of parts.
+func (b *Bound) content(r *reader) {
+	switch r.peek() {
+	case '[':
+		for more := r.open('['); more; more = r.next(']') {
+			b.parts(r)
+		}
+	case '{':
+		b.parts(r)
+	default:
+		r.value()
+	}
+}
+
+// parts reads one part of a message's content.
+func (b *Bound) parts(r *reader) {
+	if r.peek() != '{' {
+		b.Media = b.Media || r.peek() != '"'
+		r.value()
+		return
+	}
+	for more := r.open('{'); more; more = r.next('}') {
+		key := r.key()
+		switch string(key) {
+		case "type":
+			switch raw := r.value(); string(text(raw)) {
+			case "text", "input_text", "output_text", "refusal", "thinking", "reasoning", "reasoning_text", "summary_text":
+			default:
+				b.Media = true
+			}
+		case "text", "refusal", "annotations", "logprobs", "cache_control", "thinking", "signature", "summary":
+			r.value()
+		case "file_id":
+			b.References, b.Media = true, true
+			r.value()
+		default:
+			b.unknown(r.value())
+		}
+	}
+}
+
+// unknown judges the value of a key that isn't known: anything that could name
+// or hold media is taken for media.
+func (b *Bound) unknown(raw []byte) {
+	if len(raw) > 0 && (raw[0] == '"' || raw[0] == '{' || raw[0] == '[') {
+		b.Media = true
+	}
+}
+
+// tool reads one tool. Those that the caller runs itself cost no more than
+// their text; any other runs at the provider, as often as the model likes.
+func (b *Bound) tool(r *reader) {
+	b.Tools++
+	for more := r.open('{'); more; more = r.next('}') {
+		key := r.key()
+		raw := r.value()
+		if string(key) != "type" && fold(string(key)) != "type" {
+			continue
+		}
+		switch name := string(text(raw)); name {
+		case "function", "custom":
+		case "":
+			b.openEnded("a tool of type " + excerptOf(raw))
+		default:
+			b.openEnded(name)
+		}
+	}
+}
+
+func excerptOf(raw []byte) string {
+	if len(raw) == 0 {
+		return "nothing"
+	}
+	return excerpt(raw)
+}

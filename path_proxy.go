@@ -1,0 +1,224 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package portkey
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"vault-plugin-secrets-portkey/internal/apierror"
+	"vault-plugin-secrets-portkey/internal/relay"
+)
+
+const proxyPrefix = "proxy/"
+
+func (b *backend) pathProxy() []*framework.Path {
+	answer := map[int][]framework.Response{http.StatusOK: {{
+		Description: "The provider's answer, byte for byte, with the provider's status.", MediaType: "application/json",
+	}}}
+	operation := func(summary, verb string) framework.OperationHandler {
+		return &framework.PathOperation{
+			Callback: b.proxy, Summary: summary, Responses: answer,
+			ForwardPerformanceStandby: true, ForwardPerformanceSecondary: false,
+			DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationVerb: verb, OperationSuffix: "completion"},
+		}
+	}
+	return []*framework.Path{
+		b.pathProxyCLI(),
+		{
+			// The name is whatever stands there, so that a wrong one is answered
+			// in the shape that SDKs read.
+			Pattern: proxyPrefix + `(?P<virtual_key>[^/]+)/(?P<provider_path>.+)`,
+			Fields: map[string]*framework.FieldSchema{
+				"virtual_key":   {Type: framework.TypeString, Description: "Name of the virtual key."},
+				"provider_path": {Type: framework.TypeString, Description: "What the provider's own SDK appends to the host, such as v1/chat/completions."},
+			},
+			TakesArbitraryInput: true,
+			Operations: map[logical.Operation]framework.OperationHandler{
+				logical.ReadOperation:   operation("GET from the provider.", "read"),
+				logical.UpdateOperation: operation("POST to the provider.", "request"),
+				logical.DeleteOperation: operation("DELETE at the provider.", "delete"),
+			},
+			HelpSynopsis:    "The provider's API, on a virtual key.",
+			HelpDescription: proxyHelp,
+		},
+	}
+}
+
+// proxy is the inline door: it turns Vault's request into the relay's, and the
+// relay's answer into one of Vault's.
+func (b *backend) proxy(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
+	// Names in the body may equal those of the captures, so both are read from
+	// where they came: the path, and the body.
+	name, path, _ := strings.Cut(strings.TrimPrefix(req.Path, proxyPrefix), "/")
+	answer := b.serveInline(ctx, req, name, func(r *relay.Request) error {
+		r.Path = path
+		switch req.Operation {
+		case logical.ReadOperation, logical.DeleteOperation:
+			r.Method = http.MethodGet
+			if req.Operation == logical.DeleteOperation {
+				r.Method = http.MethodDelete
+			}
+			r.RawQuery = queryOf(req.Data).Encode()
+			return nil
+		}
+		r.Method = http.MethodPost
+		var err error
+		r.Body, err = bodyOf(req.Data)
+		return err
+	})
+	return answer.response(), nil
+}
+
+// serveInline takes one call on the virtual key called name through checks and
+// relay, and returns what the caller gets. fill completes the relay's request.
+func (b *backend) serveInline(ctx context.Context, req *logical.Request, name string, fill func(*relay.Request) error) *bufferedAnswer {
+	refuse := func(e *apierror.Error) *bufferedAnswer {
+		answer := newBufferedAnswer(0)
+		e.Write(answer)
+		return answer
+	}
+	if err := b.activity.await(ctx); err != nil {
+		return refuse(&apierror.Error{
+			Status: http.StatusServiceUnavailable, Type: apierror.TypeAPI, Code: apierror.CodeNotActive, Message: err.Error(), RetryAfter: time.Second,
+		})
+	}
+	settings, err := b.readSettings(ctx, req.Storage)
+	if err != nil {
+		return refuse(storageUnavailable(err))
+	}
+	limit := settings.inlineMaxConcurrent()
+	if !b.inline.enter(limit) {
+		return refuse(&apierror.Error{
+			Status: http.StatusTooManyRequests, Type: apierror.TypeRequests, Code: apierror.CodeRateLimitExceeded, RetryAfter: time.Second,
+			Message: fmt.Sprintf("%d calls are already under way on the inline path, the most that inline_max_concurrent allows; try again shortly", limit),
+		})
+	}
+	defer b.inline.leave()
+
+	vk, refusal := b.virtualKey(ctx, req, settings, name)
+	if refusal != nil {
+		return refuse(refusal)
+	}
+	call := &relay.Request{VirtualKey: vk, Header: http.Header(req.Headers), Timeout: settings.upstreamTimeout()}
+	if err := fill(call); err != nil {
+		return refuse(&apierror.Error{
+			Status: http.StatusBadRequest, Type: apierror.TypeInvalidRequest, Code: apierror.CodeInvalidRequest, Message: err.Error(),
+		})
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(b.activity.ctx, cancel)()
+	answer := newBufferedAnswer(settings.inlineMaxAnswerBytes())
+	b.relay.Serve(ctx, answer, call)
+	return answer
+}
+
+// virtualKey finds the role called name and the provider key behind it, and
+// says whether the caller may use it. Vault's policies have admitted the
+// caller to the path already.
+func (b *backend) virtualKey(ctx context.Context, req *logical.Request, settings *settings, name string) (*relay.VirtualKey, *apierror.Error) {
+	r, err := b.roles.get(ctx, req.Storage, name)
+	if err != nil {
+		return nil, storageUnavailable(err)
+	}
+	if r == nil {
+		return nil, relay.NotFound(name)
+	}
+	if refusal := r.authorise(b.System(), name, req.EntityID); refusal != nil {
+		return nil, refusal
+	}
+	key, err := b.keys.get(ctx, req.Storage, r.Key)
+	if err != nil {
+		return nil, storageUnavailable(err)
+	}
+	if key == nil {
+		return nil, storageUnavailable(fmt.Errorf("provider key %q of virtual key %q does not exist", r.Key, name))
+	}
+	if err := settings.permits(key.target.Base()); err != nil {
+		return nil, &apierror.Error{
+			Status: http.StatusForbidden, Type: apierror.TypeInvalidRequest, Code: apierror.CodeUpstreamNotAllowed,
+			Message: fmt.Sprintf("virtual key %q can't be used: %s", name, err),
+		}
+	}
+	return &relay.VirtualKey{
+		Name: name, Disabled: r.Disabled, ExpiresAt: r.ExpiresAt, Models: r.Models,
+		Defaults: r.DefaultParams, Forced: r.ForcedParams, Target: key.target,
+	}, nil
+}
+
+func storageUnavailable(err error) *apierror.Error {
+	return &apierror.Error{
+		Status: http.StatusServiceUnavailable, Type: apierror.TypeAPI, Code: apierror.CodeStorage,
+		Message: "Vault's storage gave no usable answer: " + err.Error(),
+	}
+}
+
+// bodyOf is the JSON text of what Vault decoded. Vault has lost the order of
+// keys and the precision of numbers beyond 2^53 by then; the gateway doesn't.
+func bodyOf(data map[string]any) ([]byte, error) {
+	if len(data) == 0 {
+		return nil, nil
+	}
+	var text bytes.Buffer
+	encoder := json.NewEncoder(&text)
+	encoder.SetEscapeHTML(false)
+	if err := encoder.Encode(data); err != nil {
+		return nil, fmt.Errorf("the body can't be forwarded: %w", err)
+	}
+	return bytes.TrimSuffix(text.Bytes(), []byte("\n")), nil
+}
+
+// queryOf is the query string that Vault decoded.
+func queryOf(data map[string]any) url.Values {
+	query := url.Values{}
+	for name, value := range data {
+		switch v := value.(type) {
+		case []any:
+			for _, item := range v {
+				query.Add(name, fmt.Sprint(item))
+			}
+		default:
+			query.Add(name, fmt.Sprint(v))
+		}
+	}
+	return query
+}
+
+// inlineCalls counts the inline calls under way. Vault holds locks while one
+// runs, so there is a most.
+type inlineCalls struct{ n atomic.Int64 }
+
+// enter counts a call in, unless limit are under way.
+func (c *inlineCalls) enter(limit int) bool {
+	for {
+		n := c.n.Load()
+		if n >= int64(limit) {
+			return false
+		}
+		if c.n.CompareAndSwap(n, n+1) {
+			return true
+		}
+	}
+}
+
+func (c *inlineCalls) leave() { c.n.Add(-1) }
+
+const proxyHelp = `
+Point an OpenAI SDK's base_url at <vault address>/v1/<mount>/proxy/<name>/v1 and
+give it a Vault token as api_key. The token needs "update" on the path for POST,
+"read" for GET and "delete" for DELETE.
+
+Vault carries JSON objects only, and one answer per call: a stream arrives whole
+when it is complete, uploads don't pass, and a call ends after upstream_timeout.
+`

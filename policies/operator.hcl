@@ -1,0 +1,30 @@
+# A platform team: it manages virtual keys and sees which provider keys there
+# are (never their secrets), but can't change those.
+
+path "portkey/roles/*" {
+  capabilities = ["create", "read", "update", "patch", "delete", "list"]
+}
+
+path "portkey/roles" {
+  capabilities = ["list"]
+}
+
+path "portkey/keys/*" {
+  capabilities = ["read", "list"]
+}
+
+path "portkey/keys" {
+  capabilities = ["list"]
+}
+
+path "portkey/providers/*" {
+  capabilities = ["read", "list"]
+}
+
+path "portkey/providers" {
+  capabilities = ["list"]
+}
+
+path "portkey/status" {
+  capabilities = ["read"]
+}
