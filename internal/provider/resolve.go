@@ -12,10 +12,11 @@ import (
 )
 
 // The bounds of a secret, in bytes. A shorter one would be found by chance in
-// ordinary answers and couldn't be redacted.
+// ordinary answers and couldn't be redacted; a longer one, with every byte
+// escaped, would not fit the relay's copy buffer.
 const (
 	minSecret = 8
-	maxSecret = 8192
+	maxSecret = 4096
 )
 
 // maxHeaders bounds the number of extra headers of a provider key.

@@ -27,7 +27,7 @@ func TestResolve_RefusesBadConfigAndSaysWhatToDo(t *testing.T) {
 		{"secret missing", "openai", Config{}, "needs api_key"},
 		{"secret not taken", "ollama", Config{BaseURL: "http://h/v1", Secret: key}, "takes no api_key"},
 		{"secret too short", "vllm", Config{BaseURL: "http://h/v1", Secret: "short12"}, "leave api_key out"},
-		{"secret too long", "openai", Config{Secret: strings.Repeat("k", 8193)}, "8192"},
+		{"secret too long", "openai", Config{Secret: strings.Repeat("k", 4097)}, "4096"},
 		{"secret with a line break at its end", "openai", Config{Secret: key + "\n"}, "line break"},
 		{"secret with a space", "openai", Config{Secret: "sk-abc defgh"}, "space"},
 		{"secret outside ASCII", "openai", Config{Secret: "sk-abcdefghé"}, "ASCII"},
