@@ -68,7 +68,7 @@ func (r *chatRequest) generation(v variant) (*generation, *apiError) {
 		g.limit, g.limitParam = r.MaxCompletionTokens, "max_completion_tokens"
 	}
 	var err *apiError
-	if g.choices, err = within("n", r.N, 1, 1, maxChoices); err != nil {
+	if g.choices, err = within("n", r.N, 1, maxChoices); err != nil {
 		return nil, err
 	}
 	if err = g.streamed(r.Stream, r.StreamOptions); err != nil {

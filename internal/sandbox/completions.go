@@ -38,7 +38,7 @@ func (r *completionRequest) generation(v variant) (*generation, *apiError) {
 	if err := checkSampling(r.Temperature, r.TopP); err != nil {
 		return nil, err
 	}
-	n, err := within("n", r.N, 1, 1, maxChoices)
+	n, err := within("n", r.N, 1, maxChoices)
 	if err != nil {
 		return nil, err
 	}

@@ -74,7 +74,7 @@ func (r *embeddingRequest) answer(v variant) (*embeddingAnswer, *apiError) {
 	if err != nil {
 		return nil, err
 	}
-	dimensions, err := within("dimensions", r.Dimensions, v.model.Dimensions, 1, v.model.Dimensions)
+	dimensions, err := within("dimensions", r.Dimensions, v.model.Dimensions, v.model.Dimensions)
 	if err != nil {
 		return nil, err
 	}

@@ -5,6 +5,7 @@ package sandbox
 import (
 	"encoding/hex"
 	"iter"
+	"math"
 	"strconv"
 	"strings"
 )
@@ -76,7 +77,7 @@ const (
 func (g *generation) check() *apiError {
 	m := g.variant.model
 	if g.limit != nil {
-		if _, err := within(g.limitParam, g.limit, 0, 1, 1<<53); err != nil {
+		if _, err := within(g.limitParam, g.limit, 0, math.MaxInt64); err != nil {
 			return err
 		}
 		if *g.limit > m.MaxOutputTokens {

@@ -43,7 +43,7 @@ func TestParseName_RefusesWhatItDoesNotKnowAndSaysWhatThereIs(t *testing.T) {
 		"":                                         "sandbox-small, sandbox-large, sandbox-reasoning, sandbox-embedding",
 		"gpt-4o":                                   "sandbox-small",
 		"Sandbox-small":                            "sandbox-small",
-		"sandbox-small ":                           "sandbox-small",
+		"sandbox small":                            "sandbox-small",
 		"sandbox-small,tps=1":                      "sandbox-small:latency=200ms",
 		"sandbox-small:":                           "latency=200ms, tps=50",
 		"sandbox-small:tps=1:":                     "latency=200ms, tps=50",

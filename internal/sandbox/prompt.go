@@ -23,14 +23,15 @@ const (
 // prompt gathers what an answer depends on and how many tokens that is. It is
 // the same for a streamed and a whole answer, and for all modifiers of a model.
 type prompt struct {
-	hash   hash.Hash
-	tokens int64
+	hash    hash.Hash
+	scratch []byte // what is being hashed
+	tokens  int64
 }
 
 // newPrompt starts the prompt of a request of one kind, such as "chat", to a
 // model.
 func newPrompt(kind string, m *Model, tokens int64) *prompt {
-	p := &prompt{hash: sha256.New(), tokens: tokens}
+	p := &prompt{hash: sha256.New(), scratch: make([]byte, 0, 256), tokens: tokens}
 	p.depend(kind)
 	p.depend(m.ID)
 	return p
@@ -39,14 +40,9 @@ func newPrompt(kind string, m *Model, tokens int64) *prompt {
 // depend makes the answer depend on s, which counts no tokens. Lengths keep
 // ("a", "bc") and ("ab", "c") apart.
 func (p *prompt) depend(s string) {
-	var buf [64]byte
-	part := binary.LittleEndian.AppendUint64(buf[:0], uint64(len(s)))
-	if len(s) <= len(buf)-len(part) {
-		_, _ = p.hash.Write(append(part, s...)) // a hash never fails
-		return
-	}
-	_, _ = p.hash.Write(part)
-	_, _ = p.hash.Write([]byte(s))
+	p.scratch = binary.LittleEndian.AppendUint64(p.scratch[:0], uint64(len(s)))
+	p.scratch = append(p.scratch, s...)
+	_, _ = p.hash.Write(p.scratch) // a hash never fails
 }
 
 // say adds text.

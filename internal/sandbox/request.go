@@ -164,9 +164,10 @@ func (l *stringList) UnmarshalJSON(b []byte) error {
 	return wrongType(b, reflect.TypeFor[stringList]())
 }
 
-// within returns *v, or fallback if v is nil, and refuses what is out of
-// bounds.
-func within(param string, v *int64, fallback, least, most int64) (int64, *apiError) {
+// within returns *v, or fallback if v is nil, and refuses what isn't between 1
+// and most.
+func within(param string, v *int64, fallback, most int64) (int64, *apiError) {
+	const least = 1
 	switch {
 	case v == nil:
 		return fallback, nil

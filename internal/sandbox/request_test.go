@@ -160,6 +160,7 @@ func TestCaps_CutTheAnswerAndItsUsage(t *testing.T) {
 		{"sandbox-reasoning", `,"max_completion_tokens":130`, 130, 128, 8, "length"},
 		{"sandbox-reasoning", `,"max_completion_tokens":100`, 100, 100, 0, "length"},
 		{"sandbox-reasoning", `,"max_completion_tokens":128`, 128, 128, 0, "length"},
+		{"sandbox-reasoning", `,"stop":"This","max_completion_tokens":100`, 100, 100, 0, "length"},
 		{"sandbox-small", `,"stop":[" is"]`, 1, 0, 4, "stop"},
 		{"sandbox-small", `,"stop":"This"`, 0, 0, 0, "stop"},
 		{"sandbox-small", `,"stop":"never there","max_tokens":2`, 2, 0, 8, "length"},

@@ -180,11 +180,14 @@ func TestSandbox_AnswerDependsOnPromptSeedModelAndEndpointAlone(t *testing.T) {
 		"prompt":   chat("sandbox-small", "hi!", ""),
 		"model":    chat("sandbox-large:tokens=32", "hi", ""),
 		"seed":     chat("sandbox-small", "hi", `,"seed":7`),
-		"endpoint": say(pathCompletions, `{"model":"sandbox-small","prompt":"hi"}`),
+		"endpoint": say(pathCompletions, `{"model":"sandbox-small","prompt":["user","hi"]}`),
 	} {
 		if other == first {
 			t.Errorf("%s made no difference", name)
 		}
+	}
+	if say(pathCompletions, `{"model":"sandbox-small","prompt":["a","bc"]}`) == say(pathCompletions, `{"model":"sandbox-small","prompt":["ab","c"]}`) {
+		t.Error("where one prompt ends and the next begins made no difference")
 	}
 }
 

@@ -44,7 +44,7 @@ type sampler struct {
 
 func (s *sampler) value(node any, depth int) any {
 	schema, ok := node.(map[string]any)
-	if s.left--; s.left < 0 || depth > maxSchemaDepth || !ok {
+	if s.left--; depth > maxSchemaDepth || !ok {
 		return nil
 	}
 	if ref, ok := schema["$ref"].(string); ok {

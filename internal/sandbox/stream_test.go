@@ -305,6 +305,22 @@ func TestCancel_EndsEveryWaitAndFreesIt(t *testing.T) {
 	}
 }
 
+func TestCancel_EndsAStreamWhoseNextEventIsReady(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	resp, err := New(Options{}).RoundTrip(request(t, "POST", pathChat, minimal(pathChat, "sandbox-small", `,"stream":true`)).WithContext(ctx))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if _, err := resp.Body.Read(make([]byte, 10)); err != nil {
+		t.Fatal(err)
+	}
+	cancel()
+	if n, err := resp.Body.Read(make([]byte, 10)); n != 0 || !errors.Is(err, context.Canceled) {
+		t.Errorf("%d bytes, %v", n, err)
+	}
+}
+
 func TestClose_EndsAReadThatWaits(t *testing.T) {
 	before := runtime.NumGoroutine()
 	clock := gate{newVirtualClock(), make(chan struct{})}
