@@ -117,12 +117,12 @@ func (a *activity) firstWrite(storage logical.Storage) error {
 	return storage.Put(ctx, &logical.StorageEntry{Key: localPrefix + "instance", Value: value})
 }
 
-// enter moves to state, unless the instance has ended. It says whether it did.
-func (a *activity) enter(state, problem string) bool {
+// enter moves to state, unless the instance has ended.
+func (a *activity) enter(state, problem string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.state == stateEnded {
-		return false
+		return
 	}
 	if a.state != state {
 		a.since = a.b.now()
@@ -131,7 +131,6 @@ func (a *activity) enter(state, problem string) bool {
 	if state == stateActive || state == stateEnded {
 		a.settle.Do(func() { close(a.settled) })
 	}
-	return true
 }
 
 // end stops the instance for good and waits for its background work.

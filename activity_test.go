@@ -104,6 +104,33 @@ func (s *gatedStorage) Put(ctx context.Context, entry *logical.StorageEntry) err
 	}
 }
 
+// soon is do, in a test that fails where do blocks.
+func soon(t *testing.T, what string, do func()) {
+	t.Helper()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		do()
+	}()
+	select {
+	case <-done:
+	case <-time.After(30 * time.Second):
+		t.Fatalf("%s blocks", what)
+	}
+}
+
+// answer is the test's word on the put that storage is asked for.
+func (s *gatedStorage) answer(t *testing.T, err error) {
+	t.Helper()
+	soon(t, "answering a put", func() { s.word <- err })
+}
+
+// next waits until storage is asked for a put.
+func (s *gatedStorage) next(t *testing.T) {
+	t.Helper()
+	soon(t, "waiting for a put", func() { <-s.asked })
+}
+
 func newGatedMount(t *testing.T) (*mount, *gatedStorage, *upstream) {
 	t.Helper()
 	storage := &gatedStorage{Storage: preparedStorage(t), asked: make(chan struct{}), word: make(chan error)}
@@ -133,14 +160,14 @@ func (m *mount) impatient() inlineAnswer {
 
 func TestActivity_StorageThatRefusesWritesIsRetriedAndShown(t *testing.T) {
 	m, storage, up := newGatedMount(t)
-	m.initialize() // must not block while storage does
-	<-storage.asked
+	soon(t, "Initialize", m.initialize) // while storage does
+	storage.next(t)
 	wantFields(t, m.read("status"), map[string]any{"state": "starting", "problem": ""})
 	m.impatient().want(t, http.StatusServiceUnavailable, "not_active")
 
 	for range 3 {
-		storage.word <- errors.New("read-only file system")
-		<-storage.asked // the next try, so the last one is settled
+		storage.answer(t, errors.New("read-only file system"))
+		storage.next(t) // the next try, so the last one is settled
 		status := m.read("status")
 		wantFields(t, status, map[string]any{"state": "starting"})
 		if problem, _ := status["problem"].(string); !strings.Contains(problem, "read-only file system") {
@@ -155,7 +182,7 @@ func TestActivity_StorageThatRefusesWritesIsRetriedAndShown(t *testing.T) {
 	wantNothingSent(t, up)
 
 	waiting := m.inBackground("r") // waits for the start, and gets through
-	storage.word <- nil
+	storage.answer(t, nil)
 	if a := <-waiting; a.Status != http.StatusOK {
 		t.Errorf("answered %+v", a)
 	}
@@ -169,8 +196,8 @@ func TestActivity_InitializeOutlivesItsContext(t *testing.T) {
 		t.Fatal(err)
 	}
 	cancel() // Vault does so when Initialize returns
-	<-storage.asked
-	storage.word <- nil
+	storage.next(t)
+	storage.answer(t, nil)
 	if err := m.activity.await(t.Context()); err != nil {
 		t.Error(err)
 	}
@@ -182,11 +209,11 @@ func TestActivity_CleanupEndsAStartThatStorageHolds(t *testing.T) {
 			m, storage, _ := newGatedMount(t)
 			m.activity.retry = time.Hour
 			m.initialize()
-			<-storage.asked
+			storage.next(t)
 			if fail {
-				storage.word <- errors.New("no")
+				storage.answer(t, errors.New("no"))
 			}
-			m.Cleanup(t.Context()) // returns: the test's own timeout is the judge
+			soon(t, "Cleanup", func() { m.Cleanup(t.Context()) })
 			m.chat("r", "m").want(t, http.StatusServiceUnavailable, "not_active")
 			wantFields(t, m.read("status"), map[string]any{"state": "ended"})
 		})

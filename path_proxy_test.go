@@ -304,9 +304,11 @@ func TestProxy_TheEndOfTheMountCancelsWhatIsUnderWay(t *testing.T) {
 	done := m.inBackground("r")
 	<-arrived
 	m.Cleanup(t.Context())
-	if a := <-done; a.Status < 400 {
-		t.Errorf("answered %+v", a)
-	}
+	soon(t, "the call", func() {
+		if a := <-done; a.Status < 400 {
+			t.Errorf("answered %+v", a)
+		}
+	})
 	m.chat("r", "m").want(t, http.StatusServiceUnavailable, "not_active")
 }
 
@@ -316,4 +318,15 @@ func TestProxy_ABodyThatIsNoRequestIsRefused(t *testing.T) {
 	m.proxyAs("", "r", "v1/chat/completions", map[string]any{"model": 5}).want(t, http.StatusBadRequest, "invalid_request")
 	m.proxyAs("", "r", "v1/chat/completions", map[string]any{"model": "m", "Model": "x"}).want(t, http.StatusBadRequest, "invalid_request")
 	wantNothingSent(t, up)
+}
+
+func TestProxy_TheSandboxNeedsNoKeyAndNoNetwork(t *testing.T) {
+	m := newMount(t, Options{})
+	m.write("keys/test", map[string]any{"provider": "sandbox"})
+	m.write("roles/demo", map[string]any{"key": "test"})
+	data := m.write("proxy/demo", map[string]any{"model": "sandbox-small", "prompt": "Hello"}).Data
+	if data["content"] == "" || data["model"] != "sandbox-small" {
+		t.Errorf("answered %v", data)
+	}
+	wantFields(t, m.write("keys/test/verify", nil).Data, map[string]any{"result": "inconclusive"})
 }

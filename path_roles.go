@@ -415,4 +415,6 @@ down further. Deleting a virtual key or setting enabled=false works at once.
     vault write <mount>/roles/team-a key=openai models='gpt-4o*' ttl=720h
     vault write <mount>/roles/team-b key=openai default_params='{"temperature":0.2}'
     vault patch <mount>/roles/team-a enabled=false
+
+In a patch, null restores the default: no expiry, enabled, no restriction.
 `

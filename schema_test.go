@@ -103,8 +103,8 @@ func TestSchema_EveryPathAndOperationIsDescribed(t *testing.T) {
 				t.Errorf("%s: field %s has no description", p.Pattern, name)
 			}
 		}
-		if len(p.Operations) == 0 || len(p.Callbacks) != 0 {
-			t.Errorf("%s: %d operations, %d bare callbacks", p.Pattern, len(p.Operations), len(p.Callbacks))
+		if len(p.Operations) == 0 {
+			t.Errorf("%s has no operations", p.Pattern)
 		}
 		for op, handler := range p.Operations {
 			properties := handler.Properties()

@@ -77,7 +77,9 @@ func TestStorageFault_AtEveryWriteLeavesWhatWasThere(t *testing.T) {
 func TestStorageFault_ALostAnswerLeavesMemoryAndStorageAgreed(t *testing.T) {
 	for name, o := range writeOperations() {
 		t.Run(name, func(t *testing.T) {
-			for n := 1; failWrite(t, o, n, true); n++ {
+			n := 1
+			for failWrite(t, o, n, true) {
+				n++
 			}
 		})
 	}
@@ -223,4 +225,20 @@ func TestStorageFault_ProxyStaysClosedWhileStorageCannotBeRead(t *testing.T) {
 	if n := len(m.transport.(*upstream).requests()); n != 1 {
 		t.Errorf("%d requests were sent to the provider, want 1", n)
 	}
+}
+
+func TestStorageFault_AKeyStaysWhileItsRolesCannotBeRead(t *testing.T) {
+	m, storage := newFaultMount(t)
+	if err := storage.Put(t.Context(), &logical.StorageEntry{Key: "roles/r", Value: []byte("{")}); err != nil {
+		t.Fatal(err)
+	}
+	fresh := newMountOn(t, Options{}, storage)
+	if resp, err := fresh.call(logical.DeleteOperation, "keys/used", nil); err == nil {
+		t.Errorf("answered %v", resp)
+	}
+	if m.read("keys/used") == nil {
+		t.Error("the key is gone, and nobody knows whether the role uses it")
+	}
+	fresh.delete("roles/r") // the way out
+	fresh.delete("keys/used")
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -76,7 +77,7 @@ func (u *upstream) last(t *testing.T) sentRequest {
 
 func answerWith(status int, contentType, body string) *http.Response {
 	return &http.Response{
-		StatusCode: status, Header: http.Header{"Content-Type": {contentType}},
+		StatusCode: status, Header: http.Header{"Content-Type": {contentType}, "Content-Length": {strconv.Itoa(len(body))}},
 		Body: io.NopCloser(strings.NewReader(body)), ContentLength: int64(len(body)),
 	}
 }
