@@ -16,7 +16,7 @@ help: ## Show this list
 
 build: bin/$(NAME) ## Build the plugin into bin/
 
-bin/$(NAME): $(GOFILES) go.mod go.sum VERSION internal/provider/providers.json
+bin/$(NAME): $(GOFILES) go.mod go.sum VERSION internal/provider/providers.json internal/price/prices.json
 	@mkdir -p bin
 	$(BUILD) -o $@ ./cmd/$(NAME)
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Installs the SDKs that the tests use, pinned by the lock files: Node's beside
-# its tests (Node finds packages no other way), Python's in a cache outside the
-# repository. Prints the Python to use, and progress on stderr.
+# Installs the SDKs and packages that the tests use, pinned by the lock files:
+# Node's beside its tests (Node finds packages no other way), Python's in a cache
+# outside the repository. Prints the Python to use, and progress on stderr.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -9,13 +9,15 @@ cache=${PORTKEY_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/vault-plugin-secrets-port
 # A change of a lock file gives a new place, so that an old one is never used.
 hash_of() { cat "$@" | cksum | cut -d' ' -f1; }
 
-node_hash=$(node --version)-$(hash_of test/clients/node/package.json test/clients/node/package-lock.json)
-mark=test/clients/node/node_modules/.complete
-if [ "$(cat "$mark" 2>/dev/null)" != "$node_hash" ]; then
-	echo "Installing the Node SDKs …" >&2
-	(cd test/clients/node && npm ci --no-audit --no-fund --loglevel=error >&2)
-	echo "$node_hash" >"$mark"
-fi
+for dir in test/clients/node test/prices; do
+	node_hash=$(node --version)-$(hash_of "$dir/package.json" "$dir/package-lock.json")
+	mark=$dir/node_modules/.complete
+	if [ "$(cat "$mark" 2>/dev/null)" != "$node_hash" ]; then
+		echo "Installing the Node packages of $dir …" >&2
+		(cd "$dir" && npm ci --no-audit --no-fund --loglevel=error >&2)
+		echo "$node_hash" >"$mark"
+	fi
+done
 
 python=$cache/python-$(python3 -c 'import sys; print("%d.%d.%d" % sys.version_info[:3])')-$(hash_of test/clients/python/requirements.txt)
 if [ ! -e "$python/.complete" ]; then
