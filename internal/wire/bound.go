@@ -29,7 +29,7 @@ type Bound struct {
 func (b *Bound) openEnded(what string) { b.OpenEnded = append(b.OpenEnded, what) }
 
 // read takes the member id, whose value is not null, into account.
-func (b *Bound) read(kind Kind, id memberID, key string, value []byte) {
+func (b *Bound) read(kind Kind, id memberID, key, value []byte) {
 	r := reader{t: value}
 	switch id {
 	case memberMessages:
@@ -65,10 +65,10 @@ func (b *Bound) read(kind Kind, id memberID, key string, value []byte) {
 		}
 	case memberBackground, memberEnableSearch:
 		if value[0] != 'f' {
-			b.openEnded(key)
+			b.openEnded(string(key))
 		}
 	case memberWebSearchOptions, memberSearchParameters, memberPlugins, memberDataSources:
-		b.openEnded(key)
+		b.openEnded(string(key))
 	}
 }
 
@@ -108,11 +108,12 @@ func (b *Bound) items(r *reader) {
 	}
 	for more := r.open('['); more; more = r.next(']') {
 		b.Messages++
-		if r.peek() == '{' {
+		switch r.peek() {
+		case '{':
 			b.item(r)
-		} else if r.peek() == '"' {
+		case '"':
 			r.value()
-		} else {
+		default:
 			b.Media = true
 			r.value()
 		}
@@ -223,22 +224,18 @@ func (b *Bound) tool(r *reader) {
 	for more := r.open('{'); more; more = r.next('}') {
 		key := r.key()
 		raw := r.value()
-		if string(key) != "type" && fold(string(key)) != "type" {
+		if folds(key) {
+			key = []byte(fold(string(key)))
+		}
+		if string(key) != "type" {
 			continue
 		}
-		switch name := string(text(raw)); name {
+		switch name := text(raw); string(name) {
 		case "function", "custom":
 		case "":
-			b.openEnded("a tool of type " + excerptOf(raw))
+			b.openEnded("a tool of an odd type")
 		default:
-			b.openEnded(name)
+			b.openEnded(string(name))
 		}
 	}
-}
-
-func excerptOf(raw []byte) string {
-	if len(raw) == 0 {
-		return "nothing"
-	}
-	return excerpt(raw)
 }

@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: MPL-2.0
 
 // Package wire reads and edits what differs between the providers' wire
-// formats: where a request names its model, and (in the OpenAI formats) which
-// routes need one.
+// formats; at present it knows the OpenAI formats: which routes there are
+// (KindOf), what a request asks for and what bounds its cost (ReadParams), and
+// what an answer says it used (Meter).
 //
-// Requests are never decoded and re-encoded: an Object knows where the members
-// of a JSON text lie, and an edit splices the text there, so that everything
-// else reaches the provider byte for byte. The package knows nothing of Vault,
-// virtual keys or limits.
+// Nothing is decoded and re-encoded. An Object knows where the members of a
+// request's JSON text lie, and an edit splices the text there; a Meter looks at
+// an answer's bytes as they pass. Everything else goes through byte for byte.
+// The package knows nothing of Vault, virtual keys, prices or limits.
 package wire
 
 import (
@@ -23,15 +24,17 @@ import (
 type Object struct {
 	text    []byte
 	members []member
-	close   int // index of the closing brace
+	first   [10]member // what members uses while they are few
+	close   int        // index of the closing brace
 	added   []addition
 	edited  bool
 }
 
-// member is a top-level member: its unescaped key, where its value lies in the
-// text, and what Set replaced that value with (nil for nothing).
+// member is a top-level member: its unescaped key (a part of the text, unless
+// it had escapes), where its value lies in the text, and what Set replaced that
+// value with (nil for nothing).
 type member struct {
-	key        string
+	key        []byte
 	start, end int
 	value      []byte
 }
@@ -59,7 +62,8 @@ func (e *SyntaxError) Error() string {
 // validated, so that no other reader can see a different structure in it. The
 // error is a *SyntaxError.
 func ParseObject(text []byte) (*Object, error) {
-	o := &Object{text: text, members: make([]member, 0, 16)}
+	o := &Object{text: text}
+	o.members = o.first[:0]
 	if err := o.scan(); err != nil {
 		return nil, err
 	}
@@ -71,7 +75,7 @@ func ParseObject(text []byte) (*Object, error) {
 // rules duplicates out.
 func (o *Object) Get(key string) (value []byte, ok bool) {
 	for i := range o.members {
-		if o.members[i].key != key {
+		if string(o.members[i].key) != key {
 			continue
 		}
 		if o.members[i].value != nil {
@@ -113,7 +117,7 @@ var null = []byte("null")
 func (o *Object) Set(key string, value []byte) {
 	o.edited = true
 	for i := range o.members {
-		if o.members[i].key == key {
+		if string(o.members[i].key) == key {
 			o.members[i].value = value
 			return
 		}
@@ -168,14 +172,14 @@ func (o *Object) CheckKeys(keys []string) error {
 	for i := range o.members {
 		key := o.members[i].key
 		for _, want := range keys {
-			if len(key) < len(want) || !strings.EqualFold(key, want) {
+			if len(key) < len(want) || !strings.EqualFold(string(key), want) {
 				continue
 			}
-			if key != want {
+			if string(key) != want {
 				return fmt.Errorf("the body has a key %q; write it %q", key, want)
 			}
 			for j := range i {
-				if o.members[j].key == key {
+				if bytes.Equal(o.members[j].key, key) {
 					return fmt.Errorf("the body has the key %q twice; send it once", key)
 				}
 			}

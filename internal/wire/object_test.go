@@ -141,7 +141,7 @@ func utf8Valid(text []byte) bool { return strings.ToValidUTF8(string(text), "") 
 // lastOf finds the member as encoding/json does: the last of duplicates.
 func lastOf(o *Object, key string) (raw []byte) {
 	for _, m := range o.members {
-		if m.key == key {
+		if string(m.key) == key {
 			raw = o.text[m.start:m.end]
 		}
 	}

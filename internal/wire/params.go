@@ -129,7 +129,7 @@ func ReadParams(path string, o *Object) (Params, error) {
 		}
 	}
 	for i := range o.added {
-		if err := p.read(o.added[i].key, o.added[i].value, &seen); err != nil {
+		if err := p.read([]byte(o.added[i].key), o.added[i].value, &seen); err != nil {
 			return Params{}, err
 		}
 	}
@@ -138,17 +138,19 @@ func ReadParams(path string, o *Object) (Params, error) {
 }
 
 // read takes one top-level member into account.
-func (p *Params) read(key string, value []byte, seen *memberSet) error {
-	id := memberOf(key)
+func (p *Params) read(key, value []byte, seen *memberSet) error {
+	id := memberOf(string(key))
 	if id == memberOther {
-		if spelt := fold(key); spelt != key && memberOf(spelt) != memberOther {
-			return &ParamError{key, fmt.Sprintf("must be spelt %q", spelt)}
+		if folds(key) {
+			if spelt := fold(string(key)); memberOf(spelt) != memberOther {
+				return &ParamError{string(key), fmt.Sprintf("must be spelt %q", spelt)}
+			}
 		}
 		p.Input.TextBytes += int64(len(value))
 		return nil
 	}
 	if seen.add(id) {
-		return &ParamError{key, "stands in the body twice; send it once"}
+		return &ParamError{string(key), "stands in the body twice; send it once"}
 	}
 	if isNull(value) || !p.Kind.Metered() && id != memberModel && id != memberStream {
 		return nil
@@ -166,7 +168,7 @@ func (p *Params) read(key string, value []byte, seen *memberSet) error {
 }
 
 // control reads a member that isn't input to the model.
-func (p *Params) control(id memberID, key string, value []byte) (err error) {
+func (p *Params) control(id memberID, key, value []byte) (err error) {
 	switch id {
 	case memberModel:
 		p.Model, err = stringValue(key, value)
@@ -195,9 +197,9 @@ func (p *Params) control(id memberID, key string, value []byte) (err error) {
 }
 
 // outputCap reads a cap, if this kind of route knows it.
-func (p *Params) outputCap(key string, value []byte) error {
+func (p *Params) outputCap(key, value []byte) error {
 	for _, name := range capFields(p.Kind) {
-		if name != key {
+		if name != string(key) {
 			continue
 		}
 		n, err := wholeNumber(key, value, 0, maxCap)
@@ -205,7 +207,7 @@ func (p *Params) outputCap(key string, value []byte) error {
 			return err
 		}
 		if n > p.OutputCap {
-			p.OutputCap, p.CapField = n, key
+			p.OutputCap, p.CapField = n, name
 		}
 	}
 	return nil
@@ -220,11 +222,11 @@ func includeUsage(value []byte) (asked bool, err error) {
 	r := reader{t: value}
 	seen := false
 	for more := r.open('{'); more; more = r.next('}') {
-		key := string(r.key())
+		key := r.key()
 		raw := r.value()
-		if key != name {
-			if fold(key) == name {
-				return false, &ParamError{"stream_options." + key, fmt.Sprintf("must be spelt %q", name)}
+		if string(key) != name {
+			if folds(key) && fold(string(key)) == name {
+				return false, &ParamError{"stream_options." + string(key), fmt.Sprintf("must be spelt %q", name)}
 			}
 			continue
 		}
@@ -241,32 +243,32 @@ func includeUsage(value []byte) (asked bool, err error) {
 	return asked, nil
 }
 
-func boolValue(name string, raw []byte) (bool, error) {
+func boolValue[T string | []byte](name T, raw []byte) (bool, error) {
 	switch string(raw) {
 	case "true":
 		return true, nil
 	case "false":
 		return false, nil
 	}
-	return false, &ParamError{name, "must be true or false, not " + excerpt(raw)}
+	return false, &ParamError{string(name), "must be true or false, not " + excerpt(raw)}
 }
 
-func stringValue(name string, raw []byte) (string, error) {
+func stringValue[T string | []byte](name T, raw []byte) (string, error) {
 	if raw[0] != '"' {
-		return "", &ParamError{name, "must be a string, not " + excerpt(raw)}
+		return "", &ParamError{string(name), "must be a string, not " + excerpt(raw)}
 	}
 	return unquote(raw), nil
 }
 
-func stringValues(name string, raw []byte) (list []string, err error) {
+func stringValues(name, raw []byte) (list []string, err error) {
 	if raw[0] != '[' {
-		return nil, &ParamError{name, "must be a list of strings, not " + excerpt(raw)}
+		return nil, &ParamError{string(name), "must be a list of strings, not " + excerpt(raw)}
 	}
 	r := reader{t: raw}
 	for more := r.open('['); more; more = r.next(']') {
 		s, err := stringValue(name, r.value())
 		if err != nil {
-			return nil, &ParamError{name, "must be a list of strings"}
+			return nil, &ParamError{string(name), "must be a list of strings"}
 		}
 		list = append(list, s)
 	}
@@ -275,11 +277,11 @@ func stringValues(name string, raw []byte) (list []string, err error) {
 
 // wholeNumber reads a number that every provider reads alike: digits, and at
 // most zeros after a point (which is how some clients write whole floats).
-func wholeNumber(name string, raw []byte, least, most int64) (int64, error) {
+func wholeNumber(name, raw []byte, least, most int64) (int64, error) {
 	whole, fraction, _ := bytes.Cut(raw, []byte("."))
 	n, err := strconv.ParseInt(string(whole), 10, 64)
 	if err != nil || len(bytes.Trim(fraction, "0")) > 0 || n < least || n > most {
-		return 0, &ParamError{name, fmt.Sprintf("must be a whole number from %d to %d, not %s", least, most, excerpt(raw))}
+		return 0, &ParamError{string(name), fmt.Sprintf("must be a whole number from %d to %d, not %s", least, most, excerpt(raw))}
 	}
 	return n, nil
 }
@@ -300,16 +302,19 @@ func excerpt(raw []byte) string {
 	return string(raw[:29]) + "…"
 }
 
+// folds says whether fold changes key: our keys are all in lower case.
+func folds(key []byte) bool {
+	for _, c := range key {
+		if c >= 0x80 || c >= 'A' && c <= 'Z' {
+			return true
+		}
+	}
+	return false
+}
+
 // fold is key as a decoder that ignores case reads it: in lower case, and with
 // the letters that fold to ASCII ones (ſ and the Kelvin sign) so written.
 func fold(key string) string {
-	plain := true
-	for i := range len(key) {
-		plain = plain && key[i] < 0x80 && (key[i] < 'A' || key[i] > 'Z')
-	}
-	if plain {
-		return key
-	}
 	return strings.Map(func(r rune) rune {
 		for f := unicode.SimpleFold(r); r >= 0x80 && f != r; f = unicode.SimpleFold(f) {
 			if f < 0x80 {

@@ -16,9 +16,6 @@ const maxDepth = 500
 
 // scan validates the whole text and fills in the members.
 func (o *Object) scan() error {
-	if !utf8.Valid(o.text) {
-		return &SyntaxError{0, "it is not valid UTF-8"}
-	}
 	s := scanner{t: o.text}
 	s.skipSpace()
 	if s.peek() != '{' {
@@ -93,7 +90,7 @@ func (s *scanner) object(depth int, members *[]member) error {
 			return err
 		}
 		if members != nil {
-			*members = append(*members, member{key: unquote(s.t[keyStart:keyEnd]), start: start, end: s.i})
+			*members = append(*members, member{key: text(s.t[keyStart:keyEnd]), start: start, end: s.i})
 		}
 		if more, err := s.more('}'); !more {
 			return err
@@ -203,9 +200,12 @@ func (s *scanner) digits() bool {
 // nearly all of a prompt, is passed over eight bytes at a time.
 func (s *scanner) string() error {
 	i, t := s.i+1, s.t
+	var seen uint64 // the top bits tell whether there is anything but ASCII
 	for {
 		for i+8 <= len(t) {
-			if hit := specials(binary.LittleEndian.Uint64(t[i:])); hit != 0 {
+			x := binary.LittleEndian.Uint64(t[i:])
+			seen |= x
+			if hit := specials(x); hit != 0 {
 				i += bits.TrailingZeros64(hit) / 8
 				break
 			}
@@ -217,8 +217,7 @@ func (s *scanner) string() error {
 		}
 		switch c := t[i]; {
 		case c == '"':
-			s.i = i + 1
-			return nil
+			return s.endString(i+1, seen&tops != 0)
 		case c < 0x20:
 			s.i = i
 			return s.fail("a string holds a control character")
@@ -230,9 +229,19 @@ func (s *scanner) string() error {
 			}
 			i += n
 		default:
+			seen |= uint64(c)
 			i++
 		}
 	}
+}
+
+// endString ends the string that opened at the next byte before the index end.
+func (s *scanner) endString(end int, decode bool) error {
+	if decode && !utf8.Valid(s.t[s.i:end]) {
+		return s.fail("a string is not valid UTF-8")
+	}
+	s.i = end
+	return nil
 }
 
 const ones, tops = 0x0101010101010101, 0x8080808080808080

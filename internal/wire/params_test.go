@@ -1,0 +1,332 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package wire
+
+import (
+	"encoding/json"
+	"errors"
+	"math"
+	"reflect"
+	"strings"
+	"testing"
+)
+
+const (
+	chatPath        = "v1/chat/completions"
+	completionsPath = "v1/completions"
+	responsesPath   = "v1/responses"
+	embeddingsPath  = "v1/embeddings"
+)
+
+func TestKindOf_KnowsWhatIsMeteredAndWhatIsFree(t *testing.T) {
+	for route, want := range map[string]Kind{
+		"POST v1/chat/completions": Chat, "POST v1/completions": Completions, "POST v1/embeddings": Embeddings,
+		"POST v1/responses": Responses, "POST v1/moderations": Moderations, "POST v2/chat/completions": Chat,
+		"GET v1/models": Models, "GET v1/models/gpt-4o": Models, "GET v1/models/meta-llama/Llama-3": Models,
+		"GET v1/chat/completions": Stored, "GET v1/chat/completions/x/messages": Stored, "DELETE v1/chat/completions/x": Stored,
+		"GET v1/responses/r": Stored, "DELETE v1/responses/r": Stored, "POST v1/responses/r/cancel": Stored,
+		"POST v1/responses/input_tokens": Stored,
+		"POST v1/responses/compact":      Unmetered, "POST v1/chat/completions/x": Unmetered, "DELETE v1/models/m": Unmetered,
+		"PUT v1/chat/completions": Unmetered, "POST v1/models": Unmetered, "POST v1/images/generations": Unmetered,
+		"POST v1/audio/speech": Unmetered, "POST v1/batches": Unmetered, "GET v1/files": Unmetered,
+		"POST v1/Chat/Completions": Unmetered, "POST chat/completions": Completions, "POST ": Unmetered,
+		"POST v1/chat/completions/": Unmetered, "POST v1//chat/completions": Unmetered,
+	} {
+		method, path, _ := strings.Cut(route, " ")
+		got := KindOf(method, path)
+		if got != want {
+			t.Errorf("%s is %v, want %v", route, got, want)
+		}
+		if got.Metered() && got.Free() {
+			t.Errorf("%v is both metered and free", got)
+		}
+	}
+	for path, want := range map[string]bool{chatPath: true, completionsPath: true, embeddingsPath: true, responsesPath: false, "v1/models": false} {
+		if NeedsModel(path) != want {
+			t.Errorf("NeedsModel(%q) is %v", path, !want)
+		}
+	}
+}
+
+func readParams(t *testing.T, path, body string) Params {
+	t.Helper()
+	p, err := ReadParams(path, parse(t, body))
+	if err != nil {
+		t.Fatalf("%s: %v", body, err)
+	}
+	return p
+}
+
+func TestReadParams_ReadsWhatLimitsNeed(t *testing.T) {
+	p := readParams(t, chatPath, `{"model":"gpt-4o-mini","messages":[{"role":"user","content":"hi"}],"stream":true,
+		"stream_options":{"include_usage":true},"max_tokens":100,"n":2,"service_tier":"flex","modalities":["text","audio"],
+		"prediction":{"type":"content","content":"abc"},"temperature":0.5,"metadata":{"a":"b"}}`)
+	want := Params{Kind: Chat, Model: "gpt-4o-mini", Stream: true, IncludeUsage: true, OutputCap: 100, CapField: "max_tokens",
+		N: 2, BestOf: 2, ServiceTier: "flex", AudioOutput: true, Prediction: 34}
+	want.Input = Bound{TextBytes: int64(len(`[{"role":"user","content":"hi"}]`) + 34 + len("0.5")), Messages: 1}
+	if !reflect.DeepEqual(p, want) {
+		t.Errorf("\n got %+v\nwant %+v", p, want)
+	}
+	if got := p.MaxOutput(100); got != 2*100+34 {
+		t.Errorf("at most %d tokens", got)
+	}
+	p = readParams(t, chatPath, `{"model":"m","models":["a","b"],"max_tokens":5,"max_completion_tokens":9,"stream":null,"n":null,"messages":null}`)
+	if p.OutputCap != 9 || p.CapField != "max_completion_tokens" || p.N != 1 || p.Stream || !reflect.DeepEqual(p.OtherModels, []string{"a", "b"}) {
+		t.Errorf("%+v", p)
+	}
+	if p = readParams(t, chatPath, `{"max_completion_tokens":9,"max_tokens":5}`); p.OutputCap != 9 || p.CapField != "max_completion_tokens" {
+		t.Errorf("%+v", p)
+	}
+	p = readParams(t, completionsPath, `{"model":"m","prompt":["a","b","c"],"best_of":4,"n":2,"max_tokens":10}`)
+	if p.MaxOutput(p.OutputCap) != 3*4*10 || p.Input.Messages != 3 {
+		t.Errorf("%+v: at most %d tokens", p, p.MaxOutput(p.OutputCap))
+	}
+	p = readParams(t, responsesPath, `{"model":"m","input":"hi","max_output_tokens":16,"max_tokens":"ignored"}`)
+	if p.OutputCap != 16 || p.CapField != "max_output_tokens" || p.Input.Messages != 1 {
+		t.Errorf("%+v", p)
+	}
+	p = readParams(t, "v1/images/generations", `{"model":"m","n":"ten","stream":false,"prompt":{"odd":1}}`)
+	if p.Model != "m" || p.CapField != "" || p.OutputCap != -1 {
+		t.Errorf("%+v", p)
+	}
+	if p, err := ReadParams(chatPath, nil); err != nil || p.N != 1 || p.OutputCap != -1 {
+		t.Errorf("without a body: %+v, %v", p, err)
+	}
+	huge := Params{Kind: Completions, BestOf: maxChoices, Input: Bound{Messages: 1 << 40}}
+	if huge.MaxOutput(maxCap) != math.MaxInt64 {
+		t.Error("a product overflowed")
+	}
+}
+
+func TestReadParams_ReadsTheBodyAsEdited(t *testing.T) {
+	o := parse(t, `{"model":"a","max_tokens":5}`)
+	o.Set("model", []byte(`"b"`))
+	o.Set("stream", []byte("true"))
+	if p, err := ReadParams(chatPath, o); err != nil || p.Model != "b" || !p.Stream || p.OutputCap != 5 {
+		t.Errorf("%+v, %v", p, err)
+	}
+}
+
+func TestReadParams_SaysWhichMemberIsWrongAndWhatIsRight(t *testing.T) {
+	for body, want := range map[string]string{
+		`{"n":"x"}`:           `"n" must be a whole number from 1 to 1024, not "x"`,
+		`{"n":0}`:             `not 0`,
+		`{"n":1e3}`:           `not 1e3`,
+		`{"n":2000}`:          `not 2000`,
+		`{"max_tokens":-1}`:   `"max_tokens" must be a whole number from 0 to 2147483647, not -1`,
+		`{"max_tokens":1e30}`: `not 1e30`,
+		`{"max_tokens":1.5}`:  `not 1.5`,
+		`{"max_tokens":"5"}`:  `not "5"`,
+		`{"max_tokens":[5]}`:  `not a list`,
+		`{"max_tokens":{}}`:   `not an object`,
+		`{"max_tokens":true}`: `not true`,
+		`{"max_tokens":99999999999999999999999999999999999999}`: `not 99999999999999999999999999999…`,
+		`{"max_completion_tokens":3000000000}`:                  `"max_completion_tokens" must be`,
+		`{"best_of":-2}`:                                        `"best_of" must be`,
+		`{"stream":"true"}`:                                     `"stream" must be true or false, not "true"`,
+		`{"stream":1}`:                                          `"stream" must be true or false, not 1`,
+		`{"model":5}`:                                           `"model" must be a string, not 5`,
+		`{"models":"a"}`:                                        `"models" must be a list of strings`,
+		`{"models":["a",1]}`:                                    `"models" must be a list of strings`,
+		`{"service_tier":[]}`:                                   `"service_tier" must be a string`,
+		`{"stream_options":true}`:                               `"stream_options" must be an object`,
+		`{"stream_options":{"include_usage":1}}`:                `"stream_options.include_usage" must be true or false, not 1`,
+		`{"stream_options":{"include_usage":true,"include_usage":false}}`:  `"stream_options.include_usage" stands in the body twice`,
+		`{"stream_options":{"include_us\u0061ge":true,"include_usage":1}}`: `"stream_options.include_usage" stands in the body twice`,
+		`{"stream_options":{"Include_Usage":true}}`:                        `"stream_options.Include_Usage" must be spelt "include_usage"`,
+		`{"messages":[],"messages":[]}`:                                    `"messages" stands in the body twice`,
+		`{"tools":[],"\u0074ools":[]}`:                                     `"tools" stands in the body twice`,
+		`{"max_tokens":null,"max_tokens":5}`:                               `"max_tokens" stands in the body twice`,
+		`{"Tools":[]}`:                                                     `"Tools" must be spelt "tools"`,
+		`{"meſſages":[]}`:                                                  `"meſſages" must be spelt "messages"`,
+		`{"toolſ":[]}`:                                                     `must be spelt "tools"`,
+		`{"max_toKens":1}`:                                                 `must be spelt "max_tokens"`,
+	} {
+		_, err := ReadParams(chatPath, parse(t, body))
+		var wrong *ParamError
+		if !errors.As(err, &wrong) || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %s", body, err, want)
+		}
+	}
+	for _, body := range []string{`{"max_tokens":0}`, `{"max_tokens":100.0}`, `{"n":1.000}`, `{"x":1,"X":2,"x":3}`, `{"stream_options":null}`, `{"stream_options":{}}`} {
+		if _, err := ReadParams(chatPath, parse(t, body)); err != nil {
+			t.Errorf("%s: %v", body, err)
+		}
+	}
+}
+
+func TestReadParams_BoundsTheInput(t *testing.T) {
+	type bound struct {
+		messages, tools   int64
+		media, references bool
+		open              string
+	}
+	for _, c := range []struct {
+		path, body string
+		want       bound
+	}{
+		{chatPath, `{"messages":[{"role":"system","content":"a"},{"role":"user","content":[{"type":"text","text":"b","cache_control":{"type":"ephemeral"}}]}]}`, bound{messages: 2}},
+		{chatPath, `{"messages":[{"role":"assistant","content":null,"tool_calls":[{"id":"1","type":"function","function":{"name":"f","arguments":"{}"}}]},{"role":"tool","tool_call_id":"1","content":"x"}]}`, bound{messages: 2}},
+		{chatPath, `{"messages":[{"role":"user","content":"say \"hi\", [\\"},{"role":"user","content":"\\\""}]}`, bound{messages: 2}},
+		{chatPath, `{"messages":[{"role":"user","content":[{"type":"image_url","image_url":{"url":"https://example.com/a.png"}}]}]}`, bound{messages: 1, media: true}},
+		{chatPath, `{"messages":[{"role":"user","content":[{"\u0074ype":"image_url","type":"text","text":"a"}]}]}`, bound{messages: 1, media: true}},
+		{chatPath, `{"messages":[{"role":"user","content":[{"type":"text","text":"a","Type":"image_url"}]}]}`, bound{messages: 1, media: true}},
+		{chatPath, `{"messages":[{"role":"user","content":[{"type":"input_audio","input_audio":{"data":"AAAA","format":"wav"}}]}]}`, bound{messages: 1, media: true}},
+		{chatPath, `{"messages":[{"role":"user","content":[{"type":"file","file":{"file_id":"file-1"}}]}]}`, bound{messages: 1, media: true}},
+		{chatPath, `{"messages":[{"role":"user","content":"a","images":["AAAA"]}]}`, bound{messages: 1, media: true}},
+		{chatPath, `{"messages":[{"role":"user","content":[7]}]}`, bound{messages: 1, media: true}},
+		{chatPath, `{"messages":[{"role":"assistant","audio":{"id":"audio_1"}}]}`, bound{messages: 1, references: true}},
+		{chatPath, `{"tools":[{"type":"function","function":{"name":"f"}},{"type":"custom","custom":{"name":"g"}}],"functions":[{"name":"h"}]}`, bound{tools: 3}},
+		{chatPath, `{"tools":[{"type":"browser_search"}]}`, bound{tools: 1, open: "browser_search"}},
+		{chatPath, `{"tools":[{"type":"function","Type":"web_search"}]}`, bound{tools: 1, open: "web_search"}},
+		{chatPath, `{"web_search_options":{}}`, bound{open: "web_search_options"}},
+		{chatPath, `{"web_search_options":null,"search_parameters":{"mode":"on"},"enable_search":false}`, bound{open: "search_parameters"}},
+		{chatPath, `{"plugins":[{"id":"web"}],"model":"openai/gpt-4o:online"}`, bound{open: "plugins model openai/gpt-4o:online"}},
+		{chatPath, `{"extra_body":{"google":{"thinking_config":{}}}}`, bound{}},
+		{chatPath, `{"extra_body":{"google":{"cached_content":"cachedContents/1"}}}`, bound{references: true}},
+		{chatPath, `{"data_sources":[{"type":"azure_search"}],"preset":"p"}`, bound{references: true, open: "data_sources"}},
+		{responsesPath, `{"input":"a","instructions":"b"}`, bound{messages: 1}},
+		{responsesPath, `{"input":[{"role":"user","content":[{"type":"input_text","text":"a"}]},{"type":"message","role":"assistant","content":[{"type":"output_text","text":"b","annotations":[]}]}]}`, bound{messages: 2}},
+		{responsesPath, `{"input":[{"type":"function_call","call_id":"1","name":"f","arguments":"{}"},{"type":"function_call_output","call_id":"1","output":"x"}]}`, bound{messages: 2}},
+		{responsesPath, `{"input":[{"type":"function_call_output","call_id":"1","output":[{"type":"input_image","image_url":"data:,"}]}]}`, bound{messages: 1, media: true}},
+		{responsesPath, `{"input":[{"role":"user","content":[{"type":"input_image","image_url":"data:image/png;base64,AAAA"}]}]}`, bound{messages: 1, media: true}},
+		{responsesPath, `{"input":[{"role":"user","content":[{"type":"input_file","file_id":"file-1"}]}]}`, bound{messages: 1, media: true, references: true}},
+		{responsesPath, `{"input":[{"type":"item_reference","id":"msg_1"}]}`, bound{messages: 1, references: true}},
+		{responsesPath, `{"input":[{"id":"msg_1"}]}`, bound{messages: 1, references: true}},
+		{responsesPath, `{"input":[{"type":"reasoning","id":"rs_1","summary":[]}]}`, bound{messages: 1, references: true}},
+		{responsesPath, `{"input":[{"type":"reasoning","id":"rs_1","summary":[],"encrypted_content":"AAAA"}]}`, bound{messages: 1}},
+		{responsesPath, `{"input":[{"type":"computer_call_output","output":{"type":"computer_screenshot"}}]}`, bound{messages: 1, media: true}},
+		{responsesPath, `{"input":[{"type":"something_new"}]}`, bound{messages: 1, media: true}},
+		{responsesPath, `{"input":"a","previous_response_id":"resp_1"}`, bound{messages: 1, references: true}},
+		{responsesPath, `{"input":"a","conversation":{"id":"conv_1"}}`, bound{messages: 1, references: true}},
+		{responsesPath, `{"prompt":{"id":"pmpt_1"}}`, bound{references: true, open: "prompt"}},
+		{responsesPath, `{"input":"a","background":true}`, bound{messages: 1, open: "background"}},
+		{responsesPath, `{"tools":[{"type":"web_search"},{"type":"file_search"},{"type":"code_interpreter"},{"type":"mcp"},{"type":"function"},{"type":5}]}`, bound{tools: 6, open: "web_search file_search code_interpreter mcp a tool of an odd type"}},
+		{completionsPath, `{"prompt":[1,2,3]}`, bound{messages: 1}},
+		{completionsPath, `{"prompt":[[1,2],[3]]}`, bound{messages: 2}},
+		{embeddingsPath, `{"input":["a","b"]}`, bound{messages: 2}},
+		{embeddingsPath, `{"input":[{"image":"https://example.com/a.png"}]}`, bound{messages: 1, media: true}},
+		{embeddingsPath, `{"input":[{"text":"a"}]}`, bound{messages: 1}},
+	} {
+		in := readParams(t, c.path, c.body).Input
+		got := bound{in.Messages, in.Tools, in.Media, in.References, strings.Join(in.OpenEnded, " ")}
+		if got != c.want {
+			t.Errorf("%s:\n got %+v\nwant %+v", c.body, got, c.want)
+		}
+	}
+}
+
+// Nothing that may reach the model is left out of the bound.
+func TestReadParams_TextIsNeverLongerThanItsBound(t *testing.T) {
+	const words = "some words that the model will read"
+	for _, c := range []struct{ path, body string }{
+		{chatPath, `{"messages":[{"role":"user","content":"` + words + `"}]}`},
+		{chatPath, `{"tools":[{"type":"function","function":{"description":"` + words + `"}}]}`},
+		{chatPath, `{"response_format":{"type":"json_schema","json_schema":{"description":"` + words + `"}}}`},
+		{chatPath, `{"prediction":{"type":"content","content":"` + words + `"}}`},
+		{chatPath, `{"documents":["` + words + `"]}`},
+		{responsesPath, `{"instructions":"` + words + `"}`},
+		{responsesPath, `{"text":{"format":{"description":"` + words + `"}}}`},
+		{completionsPath, `{"suffix":"` + words + `"}`},
+		{embeddingsPath, `{"input":"` + words + `"}`},
+	} {
+		if n := readParams(t, c.path, c.body).Input.TextBytes; n < int64(len(words)) {
+			t.Errorf("%s is bounded by %d bytes", c.body, n)
+		}
+	}
+}
+
+func TestParams_LowerCapSetsEveryMemberThatCapsTheOutput(t *testing.T) {
+	for _, c := range []struct{ path, in, out string }{
+		{chatPath, `{"model":"m"}`, `{"model":"m","max_completion_tokens":7}`},
+		{chatPath, `{"max_tokens":100,"model":"m"}`, `{"max_tokens":7,"model":"m"}`},
+		{chatPath, `{"max_tokens":100,"max_completion_tokens":200}`, `{"max_tokens":7,"max_completion_tokens":7}`},
+		{chatPath, `{"max_tokens":null}`, `{"max_tokens":null,"max_completion_tokens":7}`},
+		{responsesPath, `{"max_output_tokens": 9 }`, `{"max_output_tokens": 7 }`},
+		{completionsPath, `{}`, `{"max_tokens":7}`},
+		{embeddingsPath, `{}`, `{}`},
+	} {
+		o := parse(t, c.in)
+		p, err := ReadParams(c.path, o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if p.LowerCap(o, 7); string(o.Bytes()) != c.out {
+			t.Errorf("%s became %s, want %s", c.in, o.Bytes(), c.out)
+		}
+	}
+}
+
+func TestEnableStreamUsage_KeepsEveryOtherByte(t *testing.T) {
+	for in, want := range map[string]string{
+		`{"stream":true}`:                                            `{"stream":true,"stream_options":{"include_usage":true}}`,
+		`{"stream_options":null,"stream":true}`:                      `{"stream_options":{"include_usage":true},"stream":true}`,
+		`{"stream_options": { "a" : 1.0 } }`:                         `{"stream_options": { "a" : 1.0 ,"include_usage":true} }`,
+		`{"stream_options":{}}`:                                      `{"stream_options":{"include_usage":true}}`,
+		`{"stream_options":{"include_usage" : false, "b":"\u0063"}}`: `{"stream_options":{"include_usage" : true, "b":"\u0063"}}`,
+		`{"stream_options":{"include_us\u0061ge":null}}`:             `{"stream_options":{"include_us\u0061ge":true}}`,
+		`{"stream_options":{"include_usage": true}}`:                 `{"stream_options":{"include_usage": true}}`,
+		`{"stream_options":7}`:                                       `{"stream_options":7}`,
+	} {
+		o := parse(t, in)
+		if EnableStreamUsage(o); string(o.Bytes()) != want {
+			t.Errorf("%s became %s, want %s", in, o.Bytes(), want)
+		}
+	}
+}
+
+// FuzzReadParams holds what is read against encoding/json.
+func FuzzReadParams(f *testing.F) {
+	for _, seed := range []string{
+		`{"model":"m","stream":true,"stream_options":{"include_usage":true},"max_tokens":5,"n":3}`,
+		`{"messages":[{"role":"user","content":[{"type":"text","text":"a\"b"},{"type":"image_url","image_url":{"url":"x"}}]}],"tools":[{"type":"web_search"}]}`,
+		`{"input":[{"type":"reasoning","encrypted_content":""},[],"x",3],"prompt":[[1],2,{"a":[]}]}`,
+		`{"max_completion_tokens":1.0,"models":["a",{}],"\u006dodel":"\ud83d\ude00"}`, `{"stream_options":{"a":{"b":[1,"]"]}}}`,
+		string(chatRequest4KiB()),
+	} {
+		for kind := range byte(5) {
+			f.Add([]byte(seed), kind)
+		}
+	}
+	paths := []string{chatPath, completionsPath, responsesPath, embeddingsPath, "v1/files"}
+	f.Fuzz(func(t *testing.T, text []byte, kind byte) {
+		o, err := ParseObject(text)
+		if err != nil {
+			return
+		}
+		p, err := ReadParams(paths[int(kind)%len(paths)], o)
+		if err != nil {
+			return
+		}
+		var want map[string]json.RawMessage
+		if err := json.Unmarshal(text, &want); err != nil {
+			t.Fatal(err)
+		}
+		var model string
+		var stream bool
+		_, _ = json.Unmarshal(want["model"], &model), json.Unmarshal(want["stream"], &stream)
+		if p.Model != model || p.Stream != stream {
+			t.Fatalf("%q: model %q, stream %v", text, p.Model, p.Stream)
+		}
+		var options map[string]json.RawMessage
+		_ = json.Unmarshal(want["stream_options"], &options)
+		if asked := string(options["include_usage"]) == "true"; p.Kind.Metered() && p.IncludeUsage != asked {
+			t.Fatalf("%q: usage asked for: %v", text, p.IncludeUsage)
+		}
+		outputCap := int64(-1)
+		for _, name := range capFields(p.Kind) {
+			var n *float64
+			if json.Unmarshal(want[name], &n) == nil && n != nil {
+				outputCap = max(outputCap, int64(*n))
+			}
+		}
+		if p.OutputCap != outputCap {
+			t.Fatalf("%q: cap %d, want %d", text, p.OutputCap, outputCap)
+		}
+		p.LowerCap(o, 3)
+		EnableStreamUsage(o)
+		if !json.Valid(o.Bytes()) {
+			t.Fatalf("edits broke %q: %q", text, o.Bytes())
+		}
+	})
+}
