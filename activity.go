@@ -91,6 +91,7 @@ func (a *activity) start(storage logical.Storage) {
 		err := a.firstWrite(storage)
 		if err == nil {
 			a.enter(stateActive, "")
+			a.b.work(a.ctx, storage)
 			return
 		}
 		a.enter(stateStarting, "storage refuses writes: "+err.Error())

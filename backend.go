@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 
@@ -25,6 +26,7 @@ import (
 	"vault-plugin-secrets-portkey/internal/provider"
 	"vault-plugin-secrets-portkey/internal/relay"
 	"vault-plugin-secrets-portkey/internal/sandbox"
+	"vault-plugin-secrets-portkey/internal/usage"
 )
 
 // Options are what the engine takes from outside.
@@ -63,6 +65,10 @@ type backend struct {
 	transport http.RoundTripper
 	activity  *activity
 	inline    inlineCalls
+	buffered  byteBudget
+	prices    *prices
+	usage     *usage.Log
+	metrics   *metrics
 
 	settings *entryStore[settings]
 	keys     *entryStore[providerKey]
@@ -98,11 +104,15 @@ func newBackend(o Options) (*backend, error) {
 		b.Logger().Error("a request panicked", "stack", stack)
 	}})
 
-	var errs [4]error
+	b.metrics = newMetrics()
+	b.usage = usage.New(usage.Options{Prefix: usagePrefix, Now: b.now})
+
+	var errs [5]error
 	b.catalogue, errs[0] = provider.Load()
 	b.settings, errs[1] = newEntryStore("", 1, (*settings).prepare)
 	b.keys, errs[2] = newEntryStore(keyPrefix, cachedKeys, b.prepareKey)
 	b.roles, errs[3] = newEntryStore(rolePrefix, cachedRoles, (*role).prepare)
+	b.prices, errs[4] = newPrices()
 	if err := errors.Join(errs[:]...); err != nil {
 		return nil, err
 	}
@@ -117,7 +127,10 @@ func newBackend(o Options) (*backend, error) {
 			b.pathKeys(),
 			b.pathRoles(),
 			b.pathProxy(),
+			b.pathUsage(),
+			b.pathPrices(),
 			b.pathStatus(),
+			b.pathMetrics(),
 		),
 		PathsSpecial: &logical.Paths{
 			Root:            []string{settingsName},
@@ -136,10 +149,9 @@ func newBackend(o Options) (*backend, error) {
 // framework what the framework leaves to each path: JSON text for map fields,
 // and an answer with guidance where no path matches.
 func (b *backend) HandleRequest(ctx context.Context, req *logical.Request) (*logical.Response, error) {
-	if path := b.Route(req.Path); path != nil {
-		if err := prepareData(req.Data, path); err != nil {
-			return logical.ErrorResponse(err.Error()), nil
-		}
+	req.Storage = countedStorage{req.Storage, b.metrics.writes}
+	if err := b.prepare(req); err != nil {
+		return logical.ErrorResponse(err.Error()), nil
 	}
 	resp, err := b.Backend.HandleRequest(ctx, req)
 	if errors.Is(err, logical.ErrUnsupportedPath) && req.Path != "" {
@@ -150,13 +162,29 @@ func (b *backend) HandleRequest(ctx context.Context, req *logical.Request) (*log
 	return resp, err
 }
 
+// prepare checks and completes what every request brings.
+func (b *backend) prepare(req *logical.Request) error {
+	path := b.Route(req.Path)
+	if path == nil || path.TakesArbitraryInput {
+		return nil
+	}
+	if strings.Contains(req.Path, "..") {
+		return fmt.Errorf("a name can't hold two dots in a row")
+	}
+	if err := prepareData(req.Data, path); err != nil {
+		return err
+	}
+	if req.Operation != logical.PatchOperation {
+		return refuseNull(req.Data)
+	}
+	return nil
+}
+
 // HandleExistenceCheck is the logical.Backend implementation.
 func (b *backend) HandleExistenceCheck(ctx context.Context, req *logical.Request) (bool, bool, error) {
-	if path := b.Route(req.Path); path != nil {
-		if err := prepareData(req.Data, path); err != nil {
-			// The one kind of error that Vault takes for the caller's fault here.
-			return false, false, errutil.UserError{Err: err.Error()}
-		}
+	if err := b.prepare(req); err != nil {
+		// The one kind of error that Vault takes for the caller's fault here.
+		return false, false, errutil.UserError{Err: err.Error()}
 	}
 	return b.Backend.HandleExistenceCheck(ctx, req)
 }
@@ -166,6 +194,7 @@ func (b *backend) invalidate(_ context.Context, key string) {
 	b.settings.invalidate(key)
 	b.keys.invalidate(key)
 	b.roles.invalidate(key)
+	b.prices.invalidate(key)
 }
 
 // clean ends the mount's work. Vault holds locks meanwhile, so it is quick.

@@ -32,13 +32,18 @@ func prepareData(data map[string]any, path *framework.Path) error {
 func decodeJSONText(data map[string]any, schema map[string]*framework.FieldSchema) error {
 	for name, field := range schema {
 		text, ok := data[name].(string)
-		if field.Type != framework.TypeMap || !ok {
+		pairs := field.Type == framework.TypeKVPairs
+		if !ok || field.Type != framework.TypeMap && !pairs {
 			continue
 		}
+		text = strings.TrimSpace(text)
+		if pairs && text != "" && text[0] != '{' {
+			continue // name=value, which the framework reads
+		}
 		object := map[string]any{}
-		if strings.TrimSpace(text) != "" {
+		if text != "" {
 			if err := json.Unmarshal([]byte(text), &object); err != nil {
-				return fmt.Errorf("%s must be a JSON object such as '{\"temperature\":0.2}': %w", name, err)
+				return fmt.Errorf("%s must be %s", name, describeType(field.Type))
 			}
 		}
 		data[name] = object
@@ -86,6 +91,17 @@ func describeType(t framework.FieldType) string {
 		return "a JSON object"
 	}
 	return "of the type " + t.String()
+}
+
+// refuseNull refuses null outside PATCH, where it means something: elsewhere it
+// would open a restriction silently.
+func refuseNull(data map[string]any) error {
+	for _, name := range slices.Sorted(maps.Keys(data)) {
+		if data[name] == nil {
+			return fmt.Errorf("%s is null; leave it out, or give the value that it shall have (PATCH takes null for the default)", name)
+		}
+	}
+	return nil
 }
 
 // unknownFields refuses what the path has no field for: a misspelt

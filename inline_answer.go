@@ -6,6 +6,8 @@ import (
 	"bytes"
 	"fmt"
 	"net/http"
+	"sync/atomic"
+	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
 
@@ -20,6 +22,13 @@ type bufferedAnswer struct {
 	status int
 	body   bytes.Buffer
 	most   int // bytes; 0 for no bound
+	// outcome is what the relay made of the request; zero if it wasn't asked.
+	outcome relay.Outcome
+	// redactions are the spellings of the provider key.
+	redactions []string
+	// budget is shared by all answers of the mount; taken is this one's share.
+	budget *byteBudget
+	taken  int
 }
 
 var _ relay.Answer = (*bufferedAnswer)(nil)
@@ -48,8 +57,43 @@ func (a *bufferedAnswer) Write(p []byte) (int, error) {
 			Message: fmt.Sprintf("the provider's answer is larger than %d bytes, the most that inline_max_answer_bytes lets through Vault", a.most),
 		}
 	}
+	if a.budget != nil {
+		if !a.budget.take(len(p)) {
+			return 0, &apierror.Error{
+				Status: http.StatusTooManyRequests, Type: apierror.TypeRequests, Code: apierror.CodeRateLimitExceeded, RetryAfter: time.Second,
+				Message: "too many large answers are on their way through Vault at once; try again shortly",
+			}
+		}
+		a.taken += len(p)
+	}
 	return a.body.Write(p)
 }
+
+// release gives the answer's share of the budget back.
+func (a *bufferedAnswer) release() {
+	if a.budget != nil {
+		a.budget.give(a.taken)
+		a.taken = 0
+	}
+}
+
+// byteBudget bounds what all buffered answers of a mount hold together: each
+// byte is copied several times on its way through gRPC and Vault.
+type byteBudget struct{ used atomic.Int64 }
+
+// inlineBudget is the budget of a mount, in bytes: more than the largest single
+// answer that the settings allow.
+const inlineBudget = maxAnswerBytes + 32<<20
+
+func (b *byteBudget) take(n int) bool {
+	if b.used.Add(int64(n)) > inlineBudget {
+		b.used.Add(-int64(n))
+		return false
+	}
+	return true
+}
+
+func (b *byteBudget) give(n int) { b.used.Add(-int64(n)) }
 
 // Abort implements relay.Answer. A stream that broke off keeps what came, and
 // ends with the error event that the relay wrote; anything else was not whole,
@@ -62,6 +106,8 @@ func (a *bufferedAnswer) Abort(err *apierror.Error) {
 	a.header = http.Header{relay.TraceHeader: {trace}}
 	a.status, a.most = 0, 0
 	a.body.Reset()
+	a.release()
+	a.budget = nil
 	err.Write(a)
 }
 
@@ -79,7 +125,7 @@ func (a *bufferedAnswer) response() *logical.Response {
 		Data: map[string]any{
 			logical.HTTPStatusCode:  a.status,
 			logical.HTTPContentType: contentType,
-			logical.HTTPRawBody:     a.body.Bytes(),
+			logical.HTTPRawBody:     append([]byte{}, a.body.Bytes()...), // never nil, which Vault can't read
 		},
 	}
 }

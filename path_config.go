@@ -6,11 +6,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"net/url"
 	"slices"
 	"strings"
 	"time"
+	_ "time/tzdata" // time_zone works on machines without a zone database too
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
@@ -28,6 +30,10 @@ type settings struct {
 	InlineMaxAnswerBytes   int      `json:"inline_max_answer_bytes,omitempty"`
 	AllowedUpstreamHosts   []string `json:"allowed_upstream_hosts,omitempty"`
 	PlaintextUpstreamHosts []string `json:"plaintext_upstream_hosts,omitempty"`
+	DefaultOutputCap       int      `json:"default_output_cap,omitempty"`
+	TimeZone               string   `json:"time_zone,omitempty"`
+
+	zone *time.Location // made by prepare
 }
 
 // Defaults and bounds. Vault ends a request after 90 s by default, with an
@@ -39,6 +45,8 @@ const (
 	maxInlineCalls         = 4096
 	defaultAnswerBytes     = 32 << 20
 	maxAnswerBytes         = 256 << 20
+	defaultOutputCap       = 16_384
+	maxOutputCap           = 10_000_000
 )
 
 func (s *settings) upstreamTimeout() time.Duration {
@@ -62,6 +70,21 @@ func (s *settings) inlineMaxAnswerBytes() int {
 	return s.InlineMaxAnswerBytes
 }
 
+func (s *settings) outputCap() int {
+	if s.DefaultOutputCap == 0 {
+		return defaultOutputCap
+	}
+	return s.DefaultOutputCap
+}
+
+// location is the zone in which days begin.
+func (s *settings) location() *time.Location {
+	if s.zone == nil {
+		return time.UTC
+	}
+	return s.zone
+}
+
 // prepare checks the settings; the error says which is wrong and what is right.
 func (s *settings) prepare() error {
 	if t := s.upstreamTimeout(); t < time.Second || t > maxUpstreamTimeout {
@@ -73,6 +96,15 @@ func (s *settings) prepare() error {
 	if n := s.inlineMaxAnswerBytes(); n < 1024 || n > maxAnswerBytes {
 		return fmt.Errorf("inline_max_answer_bytes is %d; it must be between 1024 and %d", n, maxAnswerBytes)
 	}
+	if n := s.outputCap(); n < 1 || n > maxOutputCap {
+		return fmt.Errorf("default_output_cap is %d; it must be between 1 and %d tokens", n, maxOutputCap)
+	}
+	zone, err := time.LoadLocation(s.TimeZone)
+	if err != nil || s.TimeZone == "Local" {
+		// It isn't repeated, for it may be a secret that was put in the wrong place.
+		return errors.New("time_zone: this is no time zone; write one such as Europe/Berlin or UTC")
+	}
+	s.zone = zone
 	for _, host := range slices.Concat(s.AllowedUpstreamHosts, s.PlaintextUpstreamHosts) {
 		if strings.ContainsAny(host, "/@ ") || strings.Trim(host, "*.:") == "" {
 			return fmt.Errorf("host %q: write a host name such as api.openai.com, *.example.com or 10.0.0.5:8000, without scheme or path", host)
@@ -100,6 +132,9 @@ func (s *settings) permits(base *url.URL) error {
 // matchesHost compares globs with the host, and with host:port.
 func matchesHost(globs []string, u *url.URL) bool {
 	host, hostport := strings.ToLower(u.Hostname()), strings.ToLower(u.Host)
+	if u.Port() == "" {
+		hostport = net.JoinHostPort(host, map[string]string{"https": "443", "http": "80"}[u.Scheme])
+	}
 	return slices.ContainsFunc(globs, func(pattern string) bool {
 		pattern = strings.ToLower(pattern)
 		return glob.Glob(pattern, host) || glob.Glob(pattern, hostport)
@@ -128,6 +163,8 @@ func (s *settings) responseData() map[string]any {
 		"inline_max_answer_bytes":  s.inlineMaxAnswerBytes(),
 		"allowed_upstream_hosts":   orEmpty(s.AllowedUpstreamHosts),
 		"plaintext_upstream_hosts": orEmpty(s.PlaintextUpstreamHosts),
+		"default_output_cap":       s.outputCap(),
+		"time_zone":                s.location().String(),
 	}
 }
 
@@ -160,6 +197,14 @@ func (b *backend) pathConfig() []*framework.Path {
 		"plaintext_upstream_hosts": {
 			Type:        framework.TypeCommaStringSlice,
 			Description: "Hosts that may be reached by plain http, as globs of host or host:port. Loopback always may.",
+		},
+		"default_output_cap": {
+			Type: framework.TypeInt, Default: defaultOutputCap,
+			Description: "How many output tokens are charged for a request that names no cap and whose outcome is unknown. 0 restores the default.",
+		},
+		"time_zone": {
+			Type: framework.TypeString, Default: "UTC",
+			Description: "The zone in which days begin, such as Europe/Berlin.",
 		},
 	}
 	return []*framework.Path{{
@@ -206,6 +251,7 @@ func (b *backend) writeConfig(ctx context.Context, req *logical.Request, d *fram
 	s := *old
 	for name, to := range map[string]*int{
 		"upstream_timeout": &s.UpstreamTimeoutSeconds, "inline_max_concurrent": &s.InlineMaxConcurrent, "inline_max_answer_bytes": &s.InlineMaxAnswerBytes,
+		"default_output_cap": &s.DefaultOutputCap,
 	} {
 		if v, ok := d.GetOk(name); ok {
 			*to = v.(int)
@@ -213,6 +259,7 @@ func (b *backend) writeConfig(ctx context.Context, req *logical.Request, d *fram
 	}
 	setList(d, "allowed_upstream_hosts", &s.AllowedUpstreamHosts)
 	setList(d, "plaintext_upstream_hosts", &s.PlaintextUpstreamHosts)
+	setString(d, "time_zone", &s.TimeZone)
 	if err := s.prepare(); err != nil {
 		return logical.ErrorResponse(err.Error()), nil
 	}

@@ -5,6 +5,7 @@ package portkey
 import (
 	"errors"
 	"net/http"
+	"strings"
 	"testing"
 
 	"github.com/hashicorp/vault/sdk/logical"
@@ -15,15 +16,16 @@ func TestConfig_DefaultsAreShownAndRestored(t *testing.T) {
 	defaults := map[string]any{
 		"upstream_timeout": 60, "inline_max_concurrent": 64, "inline_max_answer_bytes": 32 << 20,
 		"allowed_upstream_hosts": []string{}, "plaintext_upstream_hosts": []string{},
+		"default_output_cap": 16_384, "time_zone": "UTC",
 	}
 	wantFields(t, m.read("config"), defaults)
 	m.write("config", map[string]any{"upstream_timeout": "30s", "inline_max_concurrent": 3, "allowed_upstream_hosts": "*.example.com, api.openai.com"})
-	m.write("config", map[string]any{"inline_max_answer_bytes": 4096})
+	m.write("config", map[string]any{"inline_max_answer_bytes": 4096, "default_output_cap": 100, "time_zone": "Europe/Berlin"})
 	wantFields(t, m.read("config"), map[string]any{
-		"upstream_timeout": 30, "inline_max_concurrent": 3, "inline_max_answer_bytes": 4096,
+		"upstream_timeout": 30, "inline_max_concurrent": 3, "inline_max_answer_bytes": 4096, "default_output_cap": 100, "time_zone": "Europe/Berlin",
 		"allowed_upstream_hosts": []string{"*.example.com", "api.openai.com"},
 	})
-	m.write("config", map[string]any{"upstream_timeout": 0, "inline_max_concurrent": 0, "inline_max_answer_bytes": 0, "allowed_upstream_hosts": ""})
+	m.write("config", map[string]any{"upstream_timeout": 0, "inline_max_concurrent": 0, "inline_max_answer_bytes": 0, "allowed_upstream_hosts": "", "default_output_cap": 0, "time_zone": ""})
 	wantFields(t, m.read("config"), defaults)
 	m.write("config", map[string]any{"inline_max_concurrent": 3})
 	m.delete("config")
@@ -49,11 +51,18 @@ func TestConfig_BadInputIsRefusedAndChangesNothing(t *testing.T) {
 		{"allowed_upstream_hosts", "https://api.openai.com", "without scheme or path"},
 		{"allowed_upstream_hosts", "me@api.openai.com", "write a host name"},
 		{"plaintext_upstream_hosts", "*", "write a host name"},
+		{"default_output_cap", -1, "between 1 and 10000000 tokens"},
+		{"default_output_cap", 10_000_001, "between 1 and 10000000 tokens"},
+		{"default_output_cap", "many", "default_output_cap"},
+		{"time_zone", "Europe/Berlln", "Europe/Berlin or UTC"},
+		{"time_zone", "Local", "no time zone"},
+		{"time_zone", "../../etc/passwd", "no time zone"},
+		{"time_zone", strings.Repeat("x", 1000), "no time zone"},
 		{"upstream_timeuot", 5, `did you mean "upstream_timeout"`},
 	} {
 		m.refused(logical.UpdateOperation, "config", map[string]any{c.field: c.value}, c.want)
 	}
-	wantFields(t, m.read("config"), map[string]any{"inline_max_concurrent": 3, "upstream_timeout": 60})
+	wantFields(t, m.read("config"), map[string]any{"inline_max_concurrent": 3, "upstream_timeout": 60, "default_output_cap": 16_384, "time_zone": "UTC"})
 }
 
 func TestConfig_PlainHTTPIsOnlyForLoopbackAndNamedHosts(t *testing.T) {

@@ -276,6 +276,9 @@ func (b *backend) changeKey(ctx context.Context, req *logical.Request, d *framew
 	if err := unknownFields(req, d); err != nil {
 		return logical.ErrorResponse(err.Error()), nil
 	}
+	if secret, given := req.Data["api_key"].(string); given && strings.TrimSpace(secret) == "" {
+		return logical.ErrorResponse("api_key is empty: leave it out to keep what is there; PATCH with null removes it"), nil
+	}
 	name := d.Get("name").(string)
 	lock := locksutil.LockForKey(b.keyLocks, name)
 	lock.Lock()

@@ -15,7 +15,7 @@ import (
 )
 
 // verifyTimeout bounds the check of a key, its control request included.
-const verifyTimeout = 20 * time.Second
+const verifyTimeout = 8 * time.Second
 
 func (b *backend) pathKeyRotate(shown map[string]*framework.FieldSchema, attrs *framework.DisplayAttributes) *framework.Path {
 	return &framework.Path{

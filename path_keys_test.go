@@ -208,9 +208,8 @@ func TestKey_NoSpellingOfAnAbsentSecretLeadsTheStoredOneElsewhere(t *testing.T) 
 				m := newMount(t, Options{Transport: up})
 				m.write("keys/a", map[string]any{"provider": "openai-compatible", "base_url": "https://good.example.com/v1", "api_key": secretA})
 				m.write("roles/r", map[string]any{"key": "a"})
-				if _, err := m.call(op, "keys/a", map[string]any{"base_url": "https://evil.example.com/v1", "api_key": absent}); err != nil {
-					t.Fatal(err)
-				}
+				// Refused or not, the secret must not be led elsewhere.
+				_, _ = m.call(op, "keys/a", map[string]any{"base_url": "https://evil.example.com/v1", "api_key": absent})
 				m.chat("r", "m")
 				if sent := up.last(t); strings.Contains(sent.URL, "evil") && strings.Contains(fmt.Sprint(sent.Header), secretA) {
 					t.Errorf("the stored secret was sent to %s", sent.URL)

@@ -89,9 +89,7 @@ func (b *backend) serveInline(ctx context.Context, req *logical.Request, name st
 		return answer
 	}
 	if err := b.activity.await(ctx); err != nil {
-		return refuse(&apierror.Error{
-			Status: http.StatusServiceUnavailable, Type: apierror.TypeAPI, Code: apierror.CodeNotActive, Message: err.Error(), RetryAfter: time.Second,
-		})
+		return refuse(notActive(err))
 	}
 	settings, err := b.readSettings(ctx, req.Storage)
 	if err != nil {
@@ -105,12 +103,34 @@ func (b *backend) serveInline(ctx context.Context, req *logical.Request, name st
 		})
 	}
 	defer b.inline.leave()
+	// The instance's end waits for the calls that are counted in: one that was
+	// counted after it must not go on.
+	if err := b.activity.await(ctx); err != nil {
+		return refuse(notActive(err))
+	}
 
 	vk, refusal := b.virtualKey(ctx, req, settings, name)
 	if refusal != nil {
+		if refusal.Code != apierror.CodeVirtualKeyNotFound {
+			b.spend(settings, req.EntityID, relay.Outcome{VirtualKey: name, Result: relay.Refused, Code: refusal.Code, Started: b.now()})
+		}
 		return refuse(refusal)
 	}
-	call := &relay.Request{VirtualKey: vk, Header: http.Header(req.Headers), Timeout: settings.upstreamTimeout()}
+	book, err := b.prices.current(ctx, req.Storage)
+	if err != nil {
+		return refuse(storageUnavailable(err))
+	}
+	answer := newBufferedAnswer(settings.inlineMaxAnswerBytes())
+	answer.redactions, answer.budget = vk.Target.Redactions(), &b.buffered
+	defer answer.release()
+	call := &relay.Request{
+		VirtualKey: vk, Header: http.Header(req.Headers), Timeout: settings.upstreamTimeout(),
+		Book: book, DefaultOutputCap: int64(settings.outputCap()),
+		Settled: func(o relay.Outcome) {
+			answer.outcome = o
+			b.spend(settings, req.EntityID, o)
+		},
+	}
 	if err := fill(call); err != nil {
 		return refuse(&apierror.Error{
 			Status: http.StatusBadRequest, Type: apierror.TypeInvalidRequest, Code: apierror.CodeInvalidRequest, Message: err.Error(),
@@ -119,7 +139,8 @@ func (b *backend) serveInline(ctx context.Context, req *logical.Request, name st
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(b.activity.ctx, cancel)()
-	answer := newBufferedAnswer(settings.inlineMaxAnswerBytes())
+	b.metrics.inFlight.Inc()
+	defer b.metrics.inFlight.Dec()
 	b.relay.Serve(ctx, answer, call)
 	return answer
 }
@@ -155,6 +176,12 @@ func (b *backend) virtualKey(ctx context.Context, req *logical.Request, settings
 		Name: name, Disabled: r.Disabled, ExpiresAt: r.ExpiresAt, Models: r.Models,
 		Defaults: r.DefaultParams, Forced: r.ForcedParams, Target: key.target,
 	}, nil
+}
+
+func notActive(err error) *apierror.Error {
+	return &apierror.Error{
+		Status: http.StatusServiceUnavailable, Type: apierror.TypeAPI, Code: apierror.CodeNotActive, Message: err.Error(), RetryAfter: time.Second,
+	}
 }
 
 func storageUnavailable(err error) *apierror.Error {
@@ -213,6 +240,13 @@ func (c *inlineCalls) enter(limit int) bool {
 }
 
 func (c *inlineCalls) leave() { c.n.Add(-1) }
+
+// drain waits until no call is under way, for at most so long.
+func (c *inlineCalls) drain(most time.Duration) {
+	for end := time.Now().Add(most); c.n.Load() > 0 && time.Now().Before(end); {
+		time.Sleep(2 * time.Millisecond)
+	}
+}
 
 const proxyHelp = `
 Point an OpenAI SDK's base_url at <vault address>/v1/<mount>/proxy/<name>/v1 and

@@ -37,6 +37,7 @@ func (b *backend) pathProxyCLI() *framework.Path {
 					"model":         {Type: framework.TypeString, Required: true, Description: "The model that answered."},
 					"finish_reason": {Type: framework.TypeString, Required: true, Description: "Why it stopped: stop, length, …"},
 					"usage":         {Type: framework.TypeMap, Required: true, Description: "Tokens, as the provider reports them."},
+					"cost_usd":      {Type: framework.TypeString, Required: true, Description: "What it cost, in USD; empty if the model has no price."},
 					"trace_id":      {Type: framework.TypeString, Required: true, Description: "Identifies this exchange."},
 				}),
 			},
@@ -59,7 +60,7 @@ func (b *backend) proxyCLI(ctx context.Context, req *logical.Request, d *framewo
 	if answer.status != http.StatusOK {
 		return answer.response(), nil
 	}
-	data, err := completionData(answer)
+	data, err := completionData(answer, answer.redactions)
 	if err != nil {
 		refusal := newBufferedAnswer(0)
 		err.Write(refusal)
@@ -95,7 +96,10 @@ func chatRequest(d *framework.FieldData) ([]byte, error) {
 }
 
 // completionData is what people want to see of an OpenAI chat completion.
-func completionData(answer *bufferedAnswer) (map[string]any, *apierror.Error) {
+//
+// The relay has masked the provider key in the answer as it came; a spelling
+// that only decoding brings out is masked here.
+func completionData(answer *bufferedAnswer, redactions []string) (map[string]any, *apierror.Error) {
 	var completion struct {
 		Model   string `json:"model"`
 		Choices []struct {
@@ -112,12 +116,25 @@ func completionData(answer *bufferedAnswer) (map[string]any, *apierror.Error) {
 			Message: "the provider's answer is not a chat completion; call proxy/<name>/v1/chat/completions to see it as it is",
 		}
 	}
+	cost := ""
+	if !answer.outcome.Unpriced {
+		cost = answer.outcome.Cost.Total.String()
+		if answer.outcome.Basis == relay.Unconfirmed {
+			cost += " (unconfirmed: the provider reported no usage)"
+		}
+	}
+	redact := func(text string) string {
+		for _, secret := range redactions {
+			text = strings.ReplaceAll(text, secret, strings.Repeat("*", len(secret)))
+		}
+		return text
+	}
 	if completion.Usage == nil {
 		completion.Usage = map[string]any{}
 	}
 	return map[string]any{
-		"content": completion.Choices[0].Message.Content, "model": completion.Model,
-		"finish_reason": completion.Choices[0].FinishReason, "usage": completion.Usage,
+		"content": redact(completion.Choices[0].Message.Content), "model": redact(completion.Model),
+		"finish_reason": redact(completion.Choices[0].FinishReason), "usage": completion.Usage, "cost_usd": cost,
 		"trace_id": answer.header.Get(relay.TraceHeader),
 	}, nil
 }

@@ -4,6 +4,7 @@ package portkey
 
 import (
 	"net/http"
+	"strings"
 	"testing"
 
 	"github.com/hashicorp/vault/sdk/logical"
@@ -40,6 +41,23 @@ func TestProxyCLI_AnswersInVaultsShape(t *testing.T) {
 		"messages": []any{map[string]any{"role": "system", "content": "Be brief."}, map[string]any{"role": "user", "content": "Hello"}},
 	})
 	m.write("proxy/r/", map[string]any{"model": "gpt-4o", "prompt": "Hello"}) // as Vault may spell it
+}
+
+func TestProxyCLI_SaysWhatItCostAndHowThatIsKnown(t *testing.T) {
+	m, up, _ := newPricedMount(t, &logical.InmemStorage{})
+	m.write("prices/openai/m", map[string]any{"input": 1, "output": 10})
+	if got := m.costOf("m"); got != "0.002" {
+		t.Errorf("with usage: %q", got)
+	}
+	if got := m.costOf("unknown"); got != "" {
+		t.Errorf("without a price: %q", got)
+	}
+	up.answer = func(*http.Request) (*http.Response, error) {
+		return answerWith(http.StatusOK, "application/json", `{"choices":[{"message":{"content":"Hi"}}]}`), nil
+	}
+	if got := m.costOf("m"); !strings.HasPrefix(got, "0.") || !strings.Contains(got, "unconfirmed") {
+		t.Errorf("without usage: %q", got)
+	}
 }
 
 func TestProxyCLI_UsesTheRolesModelWhenNoneIsGiven(t *testing.T) {

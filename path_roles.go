@@ -394,6 +394,11 @@ func setParams(d *framework.FieldData, field string, to *map[string]json.RawMess
 		if err != nil {
 			return fmt.Errorf("%s: %q: %w", field, name, err)
 		}
+		for other := range params {
+			if strings.EqualFold(name, other) {
+				return fmt.Errorf("%s: %q and %q differ in case only; give one of them", field, name, other)
+			}
+		}
 		for _, key := range wire.PolicyKeys() {
 			if name != key && strings.EqualFold(name, key) {
 				return fmt.Errorf("%s: write %q as %q", field, name, key)

@@ -47,6 +47,15 @@ func exercises() []struct {
 		{logical.UpdateOperation, "proxy/r/v1/chat/completions", chatBody("m")},
 		{logical.ReadOperation, "proxy/r/v1/models", nil},
 		{logical.DeleteOperation, "proxy/r/v1/files/f", nil},
+		{logical.UpdateOperation, "prices/openai/own*", map[string]any{"input": 1, "output": "2.5", "per_request": "0.01", "context_window": 4096, "note": "n"}},
+		{logical.ReadOperation, "prices/openai/gpt-5", nil},
+		{logical.ListOperation, "prices/", nil},
+		{logical.ListOperation, "prices/openai/", nil},
+		{logical.DeleteOperation, "prices/openai/own*", nil},
+		{logical.ReadOperation, "usage/r", map[string]any{"from": "2020-01-01", "group_by": "day,model,entity"}},
+		{logical.ReadOperation, "usage", map[string]any{"group_by": "role"}},
+		{logical.ListOperation, "usage/", nil},
+		{logical.ReadOperation, "metrics", nil},
 		{logical.ReadOperation, "status", nil},
 		{logical.ReadOperation, "healthz", nil},
 		{logical.DeleteOperation, "roles/r", nil},
@@ -145,7 +154,7 @@ func checkResponses(t *testing.T, where string, responses []framework.Response) 
 // state belongs on the active node.
 func TestSchema_WhatOnlyTheActiveNodeMayAnswerIsForwarded(t *testing.T) {
 	m := newMount(t, Options{})
-	for _, path := range []string{"proxy/r", "proxy/r/v1/models", "status", "healthz", "keys/k/rotate", "keys/k/verify"} {
+	for _, path := range []string{"proxy/r", "proxy/r/v1/models", "status", "healthz", "keys/k/rotate", "keys/k/verify", "usage", "usage/r", "metrics"} {
 		for op, handler := range m.Route(path).Operations {
 			if !handler.Properties().ForwardPerformanceStandby {
 				t.Errorf("%s %s is not forwarded by standbys", op, path)
@@ -190,8 +199,9 @@ func TestSchema_OpenAPIOperationIDsAreUnique(t *testing.T) {
 		paths = append(paths, path)
 	}
 	sort.Strings(paths)
-	want := "/config /healthz /keys/ /keys/{name} /keys/{name}/rotate /keys/{name}/verify /providers/ /providers/{id} " +
-		"/proxy/{virtual_key} /proxy/{virtual_key}/{provider_path} /roles/ /roles/{name} /status"
+	want := "/config /healthz /keys/ /keys/{name} /keys/{name}/rotate /keys/{name}/verify /metrics " +
+		"/prices/ /prices/{provider}/ /prices/{provider}/{model} /providers/ /providers/{id} " +
+		"/proxy/{virtual_key} /proxy/{virtual_key}/{provider_path} /roles/ /roles/{name} /status /usage /usage/ /usage/{role}"
 	if got := strings.Join(paths, " "); got != want {
 		t.Errorf("the paths are\n%s\nwant\n%s", got, want)
 	}

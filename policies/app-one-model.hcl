@@ -4,6 +4,10 @@
 path "portkey/proxy/team-a/v1/chat/completions" {
   capabilities        = ["update"]
   required_parameters = ["model"]
+  # OpenRouter's list of fallbacks.
+  denied_parameters = {
+    "models" = []
+  }
   allowed_parameters = {
     "model" = ["gpt-4o-mini", "sandbox-small"]
     "*"     = []

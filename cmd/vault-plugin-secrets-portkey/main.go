@@ -7,6 +7,8 @@ package main
 import (
 	"flag"
 	"fmt"
+	"io"
+	"log"
 	"os"
 	"time"
 
@@ -20,6 +22,9 @@ import (
 var version = "v0.0.0-dev"
 
 func main() {
+	// net/http logs what it can't make sense of on a connection, quoted; from a
+	// provider that echoes, that may be the provider key.
+	log.SetOutput(io.Discard)
 	logger := hclog.New(&hclog.LoggerOptions{JSONFormat: true, Level: hclog.Trace})
 	flags := flag.NewFlagSet("vault-plugin-secrets-portkey", flag.ExitOnError)
 	show := flags.Bool("version", false, "print the version and exit")

@@ -39,23 +39,21 @@ func (n NanoUSD) String() string {
 }
 
 // ParseUSD reads a decimal amount of US dollars such as "2.5", exactly: at
-// most nine decimals, no exponent, no currency sign.
+// most nine decimals, no exponent, no currency sign. Errors don't repeat s, for
+// it may be a secret that was put in the wrong place.
 func ParseUSD(s string) (NanoUSD, error) {
 	text := strings.TrimSpace(s)
 	digits, negative := strings.CutPrefix(text, "-")
 	whole, fraction, _ := strings.Cut(digits, ".")
 	if (whole == "" && fraction == "") || strings.Trim(whole+fraction, "0123456789") != "" {
-		return 0, fmt.Errorf("%.40q is no amount of US dollars; write a decimal such as 2.5", s)
+		return 0, errors.New("this is no amount of US dollars; write a decimal such as 2.5")
 	}
 	if len(fraction) > nanoDigits {
-		return 0, fmt.Errorf("%.40q has more than nine decimals; the smallest amount is 0.000000001 USD", s)
+		return 0, errors.New("this has more than nine decimals; the smallest amount is 0.000000001 USD")
 	}
 	n, err := strconv.ParseInt(whole+fraction+strings.Repeat("0", nanoDigits-len(fraction)), 10, 64)
-	if err != nil {
-		if errors.Is(err, strconv.ErrRange) {
-			return 0, fmt.Errorf("%.40q is too large an amount; the largest is %s USD", s, maxNanoUSD)
-		}
-		return 0, fmt.Errorf("%.40q is no amount of US dollars: %w", s, err)
+	if err != nil { // they are digits, so there are too many
+		return 0, fmt.Errorf("this is too large an amount; the largest is %s USD", maxNanoUSD)
 	}
 	if negative {
 		n = -n

@@ -28,7 +28,7 @@ func carriesCredential(name string) bool {
 		if equalsAny(word, "authorization", "auth", "apikey", "cookie", "cookie2", "token", "secret", "password", "credential", "credentials") {
 			return true
 		}
-		// "key" alone is no credential: Idempotency-Key must pass.
+		// "key" alone is no credential.
 		if equalsAny(word, "key") && equalsAny(before, "api", "access", "subscription") {
 			return true
 		}
@@ -43,6 +43,8 @@ func carriesCredential(name string) bool {
 func controlledByRelay(name string) bool {
 	switch name {
 	case "Connection", "Keep-Alive", "Proxy-Connection", "Proxy-Authenticate", "Te", "Trailer", "Transfer-Encoding", "Upgrade",
+		// With either of these the transport would send a POST again on its own.
+		"Idempotency-Key", "X-Idempotency-Key",
 		"Host", "Expect", "Content-Length", "Content-Type", "Content-Encoding", "Accept-Encoding":
 		return true
 	}

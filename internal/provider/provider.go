@@ -127,6 +127,15 @@ type Provider struct {
 	// Routes are sorted, longest prefix first: the first that matches wins.
 	Routes []Route `json:"routes"`
 	Verify Probe   `json:"verify"`
+	// NoStreamOptions means that the provider refuses stream_options; its
+	// streams report usage unasked.
+	NoStreamOptions bool `json:"no_stream_options,omitempty"`
+	// ReportsCost means that usage holds what the request cost, in USD, and
+	// that this is what the provider charges.
+	ReportsCost bool `json:"reports_cost,omitempty"`
+	// BilledAsStreamed are globs of models that have no hidden output, and of
+	// which a stream that is cancelled is charged for what was streamed only.
+	BilledAsStreamed []string `json:"billed_as_streamed,omitempty"`
 	// Formats are the wire formats spoken on any route.
 	Formats []string `json:"formats"`
 	// DocsURL is where the facts come from; empty only for FixedBase.

@@ -140,7 +140,7 @@ func TestResolve_RefusesHeadersThatAreNotTheOperatorsToSet(t *testing.T) {
 		"Authorization", "Proxy-Authorization", "Cookie", "Set-Cookie", "api-key", "X-API-KEY", "x-goog-api-key",
 		"X-Auth-Token", "X-Amz-Security-Token", "Ocp-Apim-Subscription-Key", "Cf-Access-Client-Secret", "X_Api_Key", "apikey",
 		"Connection", "Keep-Alive", "Proxy-Connection", "TE", "Trailer", "Transfer-Encoding", "Upgrade",
-		"Host", "Content-Length", "content-type", "Accept-Encoding", "Expect",
+		"Host", "Content-Length", "content-type", "Accept-Encoding", "Expect", "Idempotency-Key", "x-idempotency-key",
 		"X-Vault-Namespace", "x-vault-request", "x-portkey-virtual-key", "X-Portkey-Config",
 	}
 	p := get(t, "openai")
@@ -150,7 +150,7 @@ func TestResolve_RefusesHeadersThatAreNotTheOperatorsToSet(t *testing.T) {
 			t.Errorf("header %s: error %v doesn't name it", name, err)
 		}
 	}
-	for _, name := range []string{"X-Title", "HTTP-Referer", "OpenAI-Beta", "Idempotency-Key", "X-Max-Tokens", "X-Vaulted"} {
+	for _, name := range []string{"X-Title", "HTTP-Referer", "OpenAI-Beta", "X-Max-Tokens", "X-Vaulted"} {
 		if _, err := p.Resolve(Config{Secret: testSecret, Headers: map[string]string{name: "value"}}); err != nil {
 			t.Errorf("header %s is refused: %v", name, err)
 		}

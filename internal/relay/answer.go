@@ -29,34 +29,48 @@ var dropAnswerHeaders = map[string]bool{
 var copyBuffers = sync.Pool{New: func() any { b := make([]byte, 32<<10); return &b }}
 
 // copyAnswer copies status, headers and body to the caller as they come, with
-// the provider key masked wherever the provider echoes it.
-func copyAnswer(ctx context.Context, w Answer, resp *http.Response, req *Request, begun *bool) *apierror.Error {
-	mask := newMask(req.VirtualKey.Target.Redactions())
+// the provider key masked wherever the provider echoes it, and meters what
+// passes.
+func (x *exchange) copyAnswer(ctx context.Context, w Answer, resp *http.Response) *apierror.Error {
+	mask := newMask(x.req.VirtualKey.Target.Redactions())
 	copyHeader(w.Header(), resp.Header, mask)
-	*begun = true
+	x.meterAnswer(resp)
+	if x.dropUsage {
+		w.Header().Del("Content-Length")
+	}
+	x.begun = true
 	w.WriteHeader(resp.StatusCode)
 
 	buf := copyBuffers.Get().(*[]byte)
 	defer copyBuffers.Put(buf)
 	body := mask.reader(resp.Body)
-	flusher, _ := w.(http.Flusher)
 	for {
 		n, readErr := body.Read(*buf)
-		if n > 0 {
-			if _, err := w.Write((*buf)[:n]); err != nil {
-				return writeError(err)
-			}
-			if flusher != nil {
-				flusher.Flush()
-			}
+		if err := write(w, x.metered((*buf)[:n])); err != nil {
+			return err
 		}
-		if readErr == io.EOF {
-			return nil
+		if errors.Is(readErr, io.EOF) {
+			x.whole = true
+			return write(w, x.finish())
 		}
 		if readErr != nil {
-			return upstreamError(ctx, req.VirtualKey.Target.Base().Host, readErr)
+			return upstreamError(ctx, x.req.VirtualKey.Target.Base().Host, readErr)
 		}
 	}
+}
+
+// write hands bytes to the caller at once.
+func write(w Answer, p []byte) *apierror.Error {
+	if len(p) == 0 {
+		return nil
+	}
+	if _, err := w.Write(p); err != nil {
+		return writeError(err)
+	}
+	if flusher, ok := w.(http.Flusher); ok {
+		flusher.Flush()
+	}
+	return nil
 }
 
 // writeError is what stops an answer at the door: the door's own verdict, such
@@ -81,7 +95,7 @@ func copyHeader(to, from http.Header, mask *mask) {
 			continue
 		}
 		for _, v := range values {
-			to.Add(name, mask.string(v))
+			to.Add(name, strings.ToValidUTF8(mask.string(v), "\uFFFD")) // gRPC takes no other text
 		}
 	}
 }

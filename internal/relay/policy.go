@@ -41,11 +41,12 @@ func hasBody(method string) bool {
 	return method == http.MethodPost || method == http.MethodPut || method == http.MethodPatch
 }
 
-// checkRequest reads what policy needs from the request, applies it, and
-// returns the body for the provider: the caller's bytes but for the members
-// that the virtual key sets.
-func checkRequest(req *Request) ([]byte, *apierror.Error) {
-	vk := req.VirtualKey
+// checkRequest reads what policy and metering need from the request, applies
+// policy, and returns the body for the provider: the caller's bytes but for the
+// members that the virtual key sets, and the wish for usage in a stream.
+func (x *exchange) checkRequest() ([]byte, *apierror.Error) {
+	req, vk := x.req, x.req.VirtualKey
+	x.params.Kind = wire.KindOf(req.Method, req.Path)
 	if !hasBody(req.Method) {
 		return nil, nil
 	}
@@ -62,10 +63,35 @@ func checkRequest(req *Request) ([]byte, *apierror.Error) {
 	if err := body.CheckKeys(policyKeys(vk)); err != nil {
 		return nil, badRequest("", err.Error())
 	}
-	if err := checkModel(vk, body, req.Path); err != nil {
+	setParams(body, vk)
+	if x.params, err = wire.ReadParams(req.Path, body); err != nil {
+		var param *wire.ParamError
+		if errors.As(err, &param) {
+			return nil, badRequest(param.Param, err.Error())
+		}
+		return nil, badRequest("", err.Error())
+	}
+	if err := checkModels(vk, &x.params, req.Path); err != nil {
 		return nil, err
 	}
+	if err := checkEscapes(vk, body, x.params.Kind, req.Path); err != nil {
+		return nil, err
+	}
+	if req.Book != nil && x.params.Model != "" {
+		x.price, _ = req.Book.Find(vk.Target.Provider().ID, x.params.Model, x.started)
+	}
+	x.askForUsage(body)
 	return body.Bytes(), nil
+}
+
+// askForUsage makes a stream report its usage where the caller didn't ask for
+// it; the chunk that does so is taken out again on the way back.
+func (x *exchange) askForUsage(body *wire.Object) {
+	chat := x.params.Kind == wire.Chat || x.params.Kind == wire.Completions
+	if chat && x.params.Stream && !x.params.IncludeUsage && !x.req.VirtualKey.Target.Provider().NoStreamOptions {
+		wire.EnableStreamUsage(body)
+		x.dropUsage = true
+	}
 }
 
 // policyKeys are the members that two readers must agree on: those that policy
@@ -85,24 +111,69 @@ func policyKeys(vk *VirtualKey) []string {
 	return keys
 }
 
-// checkModel sets the virtual key's parameters and judges the model that
-// results.
-func checkModel(vk *VirtualKey, body *wire.Object, path string) *apierror.Error {
-	setParams(body, vk)
-	model, named, err := body.String("model")
-	if err != nil {
-		return badRequest("model", err.Error())
-	}
-	if !named || model == "" {
+// checkModels judges the models that the request names, those that the provider
+// may fall back to included.
+func checkModels(vk *VirtualKey, params *wire.Params, path string) *apierror.Error {
+	if params.Model == "" {
 		if len(vk.Models) > 0 || wire.NeedsModel(path) {
 			return modelRequired(vk)
 		}
 		return nil
 	}
-	if !Allows(vk.Models, model) {
+	for _, model := range append([]string{params.Model}, params.OtherModels...) {
+		if !Allows(vk.Models, model) {
+			return &apierror.Error{
+				Status: http.StatusForbidden, Type: apierror.TypeInvalidRequest, Code: apierror.CodeModelNotAllowed, Param: "model",
+				Message: fmt.Sprintf("model %q is not allowed on virtual key %q, which allows %s", model, vk.Name, strings.Join(vk.Models, ", ")),
+			}
+		}
+	}
+	return nil
+}
+
+// escapes are top-level members by which some providers let a request name
+// further models: OpenRouter's presets and plugins, LiteLLM's fallbacks, and
+// what some SDKs wrap in extra_body.
+var escapes = []string{"preset", "plugins", "fallbacks", "extra_body"}
+
+// checkEscapes refuses, on a virtual key that restricts models, requests that
+// may run another model than the one they name.
+func checkEscapes(vk *VirtualKey, body *wire.Object, kind wire.Kind, path string) *apierror.Error {
+	if len(vk.Models) == 0 {
+		return nil
+	}
+	refuse := func(param, what string) *apierror.Error {
 		return &apierror.Error{
-			Status: http.StatusForbidden, Type: apierror.TypeInvalidRequest, Code: apierror.CodeModelNotAllowed, Param: "model",
-			Message: fmt.Sprintf("model %q is not allowed on virtual key %q, which allows %s", model, vk.Name, strings.Join(vk.Models, ", ")),
+			Status: http.StatusForbidden, Type: apierror.TypeInvalidRequest, Code: apierror.CodeModelNotAllowed, Param: param,
+			Message: fmt.Sprintf("%s may run models other than the one that the request names, and virtual key %q allows only %s",
+				what, vk.Name, strings.Join(vk.Models, ", ")),
+		}
+	}
+	if kind == wire.Unmetered && !wire.RunsItsModel(path) {
+		return refuse("", path)
+	}
+	if err := body.CheckKeys(append([]string{"tools"}, escapes...)); err != nil {
+		return badRequest("", err.Error())
+	}
+	for _, key := range escapes {
+		if _, given := body.Get(key); given {
+			return refuse(key, fmt.Sprintf("%q", key))
+		}
+	}
+	raw, given := body.Get("tools")
+	if !given {
+		return nil
+	}
+	var tools []map[string]json.RawMessage
+	if err := json.Unmarshal(raw, &tools); err != nil {
+		return badRequest("tools", "\"tools\" must be a list of objects")
+	}
+	for _, tool := range tools {
+		for key, value := range tool {
+			var model string
+			if strings.EqualFold(key, "model") && (json.Unmarshal(value, &model) != nil || !Allows(vk.Models, model)) {
+				return refuse("tools", "a tool with a model of its own")
+			}
 		}
 	}
 	return nil

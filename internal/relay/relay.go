@@ -6,7 +6,10 @@
 // in how bytes come in and go out:
 //
 //	check the virtual key -> read the request -> policy -> build the upstream
-//	request -> send -> copy the answer back
+//	request -> send -> copy the answer back while metering -> settle
+//
+// Each request is settled exactly once, on every way out, and its Outcome is
+// reported.
 //
 // It promises that the provider key goes to the provider's own endpoint and
 // nowhere else: only allow-listed headers pass, redirects are not followed,
@@ -25,6 +28,7 @@ import (
 	"time"
 
 	"vault-plugin-secrets-portkey/internal/apierror"
+	"vault-plugin-secrets-portkey/internal/price"
 	"vault-plugin-secrets-portkey/internal/provider"
 )
 
@@ -64,6 +68,14 @@ type Request struct {
 	// Timeout bounds the whole exchange with the provider, its answer
 	// included; it must be positive.
 	Timeout time.Duration
+	// Book prices the request, from its beginning to its end; without one,
+	// nothing has a price.
+	Book *price.Book
+	// DefaultOutputCap is how many output tokens a request may use that names
+	// no cap, for charging an outcome that is unknown.
+	DefaultOutputCap int64
+	// Settled, if given, is told the outcome, once, before Serve returns.
+	Settled func(Outcome)
 }
 
 // Answer is where a door takes the answer. The relay writes it like any
@@ -113,18 +125,30 @@ const TraceHeader = "X-Portkey-Trace-Id"
 // error that stands for it, on w. It returns when the exchange is over. The
 // end of ctx means that the caller has gone: the upstream request is cancelled.
 func (r *Relay) Serve(ctx context.Context, w Answer, req *Request) {
-	begun := false
+	x := &exchange{req: req, started: r.now()}
 	defer func() {
-		if recover() == nil {
-			return
+		if req.Settled != nil {
+			req.Settled(x.settle(x.failure, r.now()))
 		}
-		r.panicked(string(debug.Stack()))
-		fail(w, begun, internalError())
 	}()
-	w.Header().Set(TraceHeader, rand.Text())
-	if err := r.relay(ctx, w, req, &begun); err != nil {
-		fail(w, begun, err)
+	r.contain(func() {
+		w.Header().Set(TraceHeader, rand.Text())
+		x.failure = internalError() // unless it returns
+		x.failure = r.relay(ctx, w, x)
+	})
+	if x.failure != nil {
+		r.contain(func() { fail(w, x.begun, x.failure) }) // a door may panic again
 	}
+}
+
+// contain calls f and reports its panic, if any, without its value.
+func (r *Relay) contain(f func()) {
+	defer func() {
+		if recover() != nil {
+			r.panicked(string(debug.Stack()))
+		}
+	}()
+	f()
 }
 
 // fail ends the exchange with err: as the answer where none has begun, as an
@@ -140,26 +164,27 @@ func fail(w Answer, begun bool, err *apierror.Error) {
 	w.Abort(err)
 }
 
-func (r *Relay) relay(ctx context.Context, w Answer, req *Request, begun *bool) *apierror.Error {
-	if err := r.checkVirtualKey(req.VirtualKey); err != nil {
+func (r *Relay) relay(ctx context.Context, w Answer, x *exchange) *apierror.Error {
+	if err := r.checkVirtualKey(x.req.VirtualKey); err != nil {
 		return err
 	}
-	body, err := checkRequest(req)
+	body, err := x.checkRequest()
 	if err != nil {
 		return err
 	}
-	endpoint, err := locate(req)
+	endpoint, err := locate(x.req)
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, req.Timeout)
+	x.admitted = true
+	ctx, cancel := context.WithTimeout(ctx, x.req.Timeout)
 	defer cancel()
-	resp, err := r.send(ctx, req, endpoint, body)
+	resp, err := r.send(ctx, x, endpoint, body)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = resp.Body.Close() }()
-	return copyAnswer(ctx, w, resp, req, begun)
+	return x.copyAnswer(ctx, w, resp)
 }
 
 func internalError() *apierror.Error {

@@ -5,12 +5,14 @@ package relay
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
-	"strings"
+	"sync/atomic"
+	"syscall"
 	"time"
 
 	"vault-plugin-secrets-portkey/internal/apierror"
@@ -47,7 +49,8 @@ var passRequestHeaders = []string{
 	"OpenAI-Beta", "Anthropic-Version", "Anthropic-Beta", "X-Client-Request-Id",
 }
 
-func (r *Relay) send(ctx context.Context, req *Request, endpoint *provider.Endpoint, body []byte) (*http.Response, *apierror.Error) {
+func (r *Relay) send(ctx context.Context, x *exchange, endpoint *provider.Endpoint, body []byte) (*http.Response, *apierror.Error) {
+	req := x.req
 	up := &http.Request{Method: req.Method, URL: endpoint.URL, Host: endpoint.URL.Host, Header: make(http.Header, 8)}
 	for _, name := range passRequestHeaders {
 		if v := req.Header.Values(name); len(v) > 0 {
@@ -56,7 +59,7 @@ func (r *Relay) send(ctx context.Context, req *Request, endpoint *provider.Endpo
 	}
 	if body != nil {
 		up.ContentLength = int64(len(body))
-		up.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil }
+		up.GetBody = func() (io.ReadCloser, error) { return &sentBody{Reader: bytes.NewReader(body), sent: &x.sent}, nil }
 		up.Body, _ = up.GetBody()
 		up.Header.Set("Content-Type", "application/json")
 	}
@@ -71,6 +74,11 @@ func (r *Relay) send(ctx context.Context, req *Request, endpoint *provider.Endpo
 	if err != nil {
 		return nil, upstreamError(ctx, endpoint.URL.Host, err)
 	}
+	x.status, x.firstByte = resp.StatusCode, r.now()
+	if resp.StatusCode < 200 || resp.StatusCode > 599 {
+		_ = resp.Body.Close()
+		return nil, unreachable(fmt.Sprintf("the provider at %s answered with status %d, which is none of HTTP", endpoint.URL.Host, resp.StatusCode))
+	}
 	if resp.StatusCode >= 300 && resp.StatusCode < 400 {
 		_ = resp.Body.Close()
 		return nil, unreachable(fmt.Sprintf("the provider at %s answered with a redirect (status %d), which is never followed; check the key's base_url",
@@ -78,6 +86,31 @@ func (r *Relay) send(ctx context.Context, req *Request, endpoint *provider.Endpo
 	}
 	return resp, nil
 }
+
+// sentBody notes that the transport has read all of the body: from then on the
+// provider may have the whole request.
+type sentBody struct {
+	*bytes.Reader
+	sent *atomic.Bool
+}
+
+// Read implements io.Reader.
+func (b *sentBody) Read(p []byte) (int, error) {
+	n, err := b.Reader.Read(p)
+	if b.Len() == 0 {
+		b.sent.Store(true)
+	}
+	return n, err
+}
+
+// WriteTo implements io.WriterTo, which copying prefers to Read.
+func (b *sentBody) WriteTo(w io.Writer) (int64, error) {
+	b.sent.Store(true)
+	return b.Reader.WriteTo(w)
+}
+
+// Close implements io.Closer.
+func (b *sentBody) Close() error { return nil }
 
 // upstreamError says why there is no (whole) answer of the provider.
 func upstreamError(ctx context.Context, host string, err error) *apierror.Error {
@@ -97,12 +130,38 @@ func upstreamError(ctx context.Context, host string, err error) *apierror.Error 
 	return unreachable(fmt.Sprintf("the provider at %s could not be reached or broke off: %s", host, reason(err)))
 }
 
-// reason is err in one line, without the Go spellings that help no caller.
+// reason is what may be said of err. Its own text is shown only where it is of
+// kinds that quote nothing that the provider sent: net/http quotes what it
+// can't parse, and that may be the provider key, echoed.
 func reason(err error) string {
-	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+	var dns *net.DNSError
+	var operation *net.OpError
+	var certificate *tls.CertificateVerificationError
+	var record tls.RecordHeaderError
+	switch {
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		return "the connection was closed before the answer was complete"
+	case errors.Is(err, context.DeadlineExceeded):
+		return "it took too long"
+	case errors.As(err, &dns):
+		return fmt.Sprintf("its name %q could not be resolved", dns.Name)
+	case errors.As(err, &certificate):
+		return "its TLS certificate is not valid here: " + certificate.Err.Error()
+	case errors.As(err, &record):
+		return "it does not speak TLS there"
+	case errors.As(err, &operation) && (operation.Op == "dial" || operation.Op == "read" || operation.Op == "write"):
+		return operation.Op + ": " + systemReason(operation.Err)
 	}
-	return strings.ReplaceAll(err.Error(), "\n", " ")
+	return "its answer is not valid HTTP"
+}
+
+// systemReason is the operating system's word for a failed connection.
+func systemReason(err error) string {
+	var number syscall.Errno
+	if errors.As(err, &number) {
+		return number.Error()
+	}
+	return "the connection failed"
 }
 
 func unreachable(message string) *apierror.Error {

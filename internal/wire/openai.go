@@ -134,3 +134,16 @@ func NeedsModel(path string) bool {
 	}
 	return false
 }
+
+// RunsItsModel says of a route that isn't metered whether it runs the model
+// that the body names, and no other: images, audio and reranking do; batches,
+// evaluations, assistants and whatever else a provider has may not.
+func RunsItsModel(path string) bool {
+	_, route, _ := strings.Cut(path, "/")
+	switch route {
+	case "images/generations", "images/edits", "images/variations",
+		"audio/speech", "audio/transcriptions", "audio/translations", "rerank":
+		return true
+	}
+	return false
+}

@@ -71,7 +71,7 @@ func (s *suite) deniedByPolicy(t *testing.T) {
 
 func (s *suite) appPolicyIsNarrow(t *testing.T) {
 	app := s.app(t, mount, "narrow", nil)
-	for _, path := range []string{"keys/main", "roles/narrow", "config", "status", "providers/openai"} {
+	for _, path := range []string{"keys/main", "roles/narrow", "config", "status", "providers/openai", "usage", "usage/narrow", "prices/openai/gpt-4o", "metrics"} {
 		wantVaults403(t, do(t, app, http.MethodGet, mount+"/"+path, nil))
 		wantVaults403(t, do(t, app, "LIST", mount+"/"+path, nil))
 	}

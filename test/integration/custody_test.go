@@ -21,7 +21,7 @@ import (
 func (s *suite) custody(t *testing.T) {
 	t.Run("AProviderThatEchoesTheKeyIsMasked", s.echoes)
 	t.Run("WritesThatFailDoNotRepeatTheKey", s.failingWrites)
-	t.Run("NoPathOfTheMountsShowsAKey", s.walk)
+	t.Run("NoPathOfTheMountsShowsAKeyOrAPrompt", s.walk)
 	t.Run("NoAnswerOrErrorHeldAKey", func(t *testing.T) {
 		s.witness.mu.Lock()
 		defer s.witness.mu.Unlock()
@@ -142,14 +142,18 @@ func (s *suite) slips() map[string][]map[string]any {
 			{"key": "main", "limits": key()}, {"key": "main", "modelss": key()}, {"key": "main", "ttl": key()},
 			{"key": "main", "default_params": key()}, {"key": "main", "enabled": key()}, {"key": "main", "note": []any{key(), 1}},
 		},
-		"config": {{"upstream_timeout": key()}, {"inline_max_concurrent": key()}, {"allowed_hosts": key()}},
+		"prices/openai/slips": {
+			{"input": key(), "output": "1"}, {"per_request": key()}, {"inputs": key()}, {"input": map[string]any{"a": key()}},
+			{"context_window": key(), "input": "1"},
+		},
+		"config": {{"upstream_timeout": key()}, {"time_zone": key()}, {"default_output_cap": key()}, {"inline_max_concurrent": key()}, {"allowed_hosts": key()}},
 	}
 }
 
 // walk reads and lists every path of the mounts; the witness looks at it.
 func (s *suite) walk(t *testing.T) {
 	for _, m := range []string{mount, tuned} {
-		paths := []string{"config", "status", "healthz", "keys", "roles", "providers", "proxy", ""}
+		paths := []string{"config", "status", "metrics", "healthz", "keys", "roles", "providers", "proxy", "usage", "prices", ""}
 		for _, family := range []string{"keys", "roles", "providers"} {
 			names := s.root.List(t, m+"/"+family)
 			if len(names) == 0 {
@@ -159,14 +163,36 @@ func (s *suite) walk(t *testing.T) {
 				paths = append(paths, family+"/"+name, family+"/"+name+"/rotate", family+"/"+name+"/verify")
 			}
 		}
+		paths = append(paths, s.usageAndPrices(t, m)...)
 		for _, path := range paths {
-			for _, ask := range []string{"", "?list=true", "?help=1"} {
-				do(t, s.root, http.MethodGet, m+"/"+path+ask, nil)
+			for _, ask := range []string{"", "?list=true", "?help=1", "?group_by=day,model,entity"} {
+				if resp := do(t, s.root, http.MethodGet, m+"/"+path+ask, nil); bytes.Contains(resp.Body, []byte(s.prompt)) {
+					t.Errorf("%s%s shows a prompt", path, ask)
+				}
 			}
 			do(t, s.root, "LIST", m+"/"+path, nil)
 		}
 	}
 	s.root.Read(t, "sys/internal/specs/openapi")
+}
+
+// usageAndPrices are the paths with what was spent, and with its prices.
+func (s *suite) usageAndPrices(t *testing.T, mount string) (paths []string) {
+	t.Helper()
+	roles, providers := s.root.List(t, mount+"/usage"), s.root.List(t, mount+"/prices")
+	if len(roles) == 0 || len(providers) == 0 {
+		t.Errorf("%s has usage of %q and prices of %q", mount, roles, providers)
+	}
+	for _, role := range roles {
+		paths = append(paths, "usage/"+role)
+	}
+	for _, provider := range providers {
+		paths = append(paths, "prices/"+provider)
+		for _, model := range s.root.List(t, mount+"/prices/"+provider) {
+			paths = append(paths, "prices/"+provider+model)
+		}
+	}
+	return paths
 }
 
 func (s *suite) logs(t *testing.T) {
@@ -229,6 +255,14 @@ func (s *suite) storage(t *testing.T) {
 	forms, prompt, gone := spellings(s.marker), []byte(s.prompt), s.outdatedKeys(t)
 	found := map[string]int{}
 	all := s.vault.RawKeys(t, "")
+	for _, m := range allowed {
+		for _, family := range []string{"local/usage/", "prices/", "roles/"} {
+			prefix := strings.TrimSuffix(m, "keys/") + family
+			if !slices.ContainsFunc(all, func(path string) bool { return strings.HasPrefix(path, prefix) }) {
+				t.Errorf("storage has nothing at %s, so the search isn't of all that there is", prefix)
+			}
+		}
+	}
 	for _, path := range all {
 		value := s.vault.RawRead(t, path)
 		if bytes.Contains(value, prompt) {

@@ -60,7 +60,12 @@ func (s *suite) renew(t *testing.T, mount string) int {
 // dieAndRevive kills a mount's process and has the next request revive it.
 func (s *suite) dieAndRevive(t *testing.T, mount string) {
 	t.Helper()
-	pid := s.renew(t, mount)
+	s.kill(t, mount, s.renew(t, mount))
+}
+
+// kill kills the process of a mount, which is that of pid, and has it revived.
+func (s *suite) kill(t *testing.T, mount string, pid int) {
+	t.Helper()
 	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
@@ -107,7 +112,10 @@ func (s *suite) survival(t *testing.T) {
 	app := s.app(t, mount, "survivor", map[string]any{"models": "up-ok", "note": "kept"})
 	s.root.Write(t, mount+"/config", map[string]any{"inline_max_concurrent": 7})
 	key, role := s.root.Read(t, mount+"/keys/main").Data(), s.root.Read(t, mount+"/roles/survivor").Data()
+	wantCompletion(t, post(t, app, chatPath(mount, "survivor"), s.chat("up-ok")))
+	used := s.allUsage(t, mount)
 	check := func(t *testing.T) {
+		s.wantSameUsage(t, mount, used)
 		wantCompletion(t, post(t, app, chatPath(mount, "survivor"), s.chat("up-ok")))
 		wantError(t, post(t, app, chatPath(mount, "survivor"), s.chat("up-echo")), http.StatusForbidden, "model_not_allowed")
 		if got := s.root.Read(t, mount+"/config").Data()["inline_max_concurrent"]; got != 7.0 {
@@ -120,12 +128,13 @@ func (s *suite) survival(t *testing.T) {
 		if got := s.root.Read(t, mount+"/roles/survivor").Data(); got["id"] != role["id"] || got["note"] != "kept" {
 			t.Errorf("the role was %v and is %v", role, got)
 		}
+		used = s.allUsage(t, mount)
 	}
-	t.Run("KeysRolesAndConfigOutliveARestartOfVault", func(t *testing.T) {
+	t.Run("KeysRolesConfigAndUsageOutliveARestartOfVault", func(t *testing.T) {
 		s.vault.Restart(t)
 		check(t)
 	})
-	t.Run("KeysRolesAndConfigOutliveASeal", func(t *testing.T) {
+	t.Run("KeysRolesConfigAndUsageOutliveASeal", func(t *testing.T) {
 		s.vault.Seal(t)
 		eventually(t, "the sealed Vault's plugins to end", func() bool { return len(s.vault.PluginPIDs()) == 0 })
 		s.vault.Unseal(t)

@@ -35,7 +35,7 @@ func (s *suite) help(t *testing.T, path string) string {
 
 func (s *suite) pathHelp(t *testing.T) {
 	all := s.help(t, mount+"/")
-	for _, family := range []string{"config", "providers/", "keys/", "rotate", "verify", "roles/", "proxy/", "status", "healthz", "Virtual keys for LLM providers"} {
+	for _, family := range []string{"config", "providers/", "keys/", "rotate", "verify", "roles/", "proxy/", "usage", "prices/", "status", "metrics", "healthz", "Virtual keys for LLM providers"} {
 		if !strings.Contains(all, family) {
 			t.Errorf("the mount's help doesn't name %q:\n%s", family, all)
 		}
@@ -44,7 +44,8 @@ func (s *suite) pathHelp(t *testing.T) {
 		"config": "upstream_timeout", "providers": "catalogue", "providers/openai": "catalogue",
 		"keys": "provider keys", "keys/x": "api_key", "keys/x/rotate": "verify", "keys/x/verify": "provider",
 		"roles": "virtual keys", "roles/x": "models", "proxy/x": "prompt", "proxy/x/v1/models": "base_url",
-		"status": "Version", "healthz": "ok",
+		"usage": "group_by", "usage/x": "group_by", "prices": "overrides", "prices/openai": "overrides", "prices/openai/gpt-4o": "built-in table",
+		"status": "Version", "metrics": "Prometheus", "healthz": "ok",
 	} {
 		text := s.help(t, mount+"/"+path)
 		if !strings.Contains(text, says) {
@@ -69,6 +70,8 @@ func (s *suite) openAPI(t *testing.T) {
 		"config": {"get", "post", "delete"}, "providers/": {"get"}, "providers/{id}": {"get"},
 		"keys/": {"get"}, "keys/{name}": {"get", "post", "delete"}, "keys/{name}/rotate": {"post"}, "keys/{name}/verify": {"post"},
 		"roles/": {"get"}, "roles/{name}": {"get", "post", "delete"}, "status": {"get"}, "healthz": {"get"},
+		"usage/": {"get"}, "usage/{role}": {"get"}, "metrics": {"get"},
+		"prices/": {"get"}, "prices/{provider}/": {"get"}, "prices/{provider}/{model}": {"get", "post", "delete"},
 		"proxy/{virtual_key}": {"post"}, "proxy/{virtual_key}/{provider_path}": {"get", "post", "delete"},
 	} {
 		there := document.Paths["/"+mount+"/"+path]
@@ -84,7 +87,7 @@ func (s *suite) openAPI(t *testing.T) {
 				continue
 			}
 			ok, _ := responses["200"].(map[string]any)
-			if ok["description"] != nil && (path == "healthz" || strings.HasSuffix(path, "{provider_path}")) {
+			if ok["description"] != nil && (path == "healthz" || path == "metrics" || strings.HasSuffix(path, "{provider_path}")) {
 				continue // their answers are none of Vault's shape
 			}
 			if _, empty := responses["204"]; !empty && ok["content"] == nil {
@@ -108,7 +111,7 @@ func (s *suite) health(t *testing.T) {
 	if resp.Status != http.StatusOK || string(resp.Body) != "ok\n" || !strings.HasPrefix(resp.Header.Get("Content-Type"), "text/plain") {
 		t.Errorf("healthz without a token: %s", resp)
 	}
-	for _, path := range []string{"status", "config", "keys/main", "roles/team-a", "providers/openai"} {
+	for _, path := range []string{"status", "config", "keys/main", "roles/team-a", "providers/openai", "usage", "usage/team-a", "prices/openai/gpt-4o", "metrics"} {
 		wantStatus(t, do(t, nobody, http.MethodGet, mount+"/"+path, nil), http.StatusForbidden)
 	}
 	data := s.root.Read(t, mount+"/status").Data()

@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package portkey
+
+import (
+	"context"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"vault-plugin-secrets-portkey/internal/price"
+	"vault-plugin-secrets-portkey/internal/relay"
+	"vault-plugin-secrets-portkey/internal/usage"
+)
+
+// flushEvery is how often the record of usage is written: a crash loses no
+// more than that of it.
+const flushEvery = time.Second
+
+// spend records one outcome. The request counts on the day of its admission.
+func (b *backend) spend(settings *settings, caller string, o relay.Outcome) {
+	b.metrics.observe(o)
+	b.usage.Record(usage.Event{
+		Role: o.VirtualKey, Day: o.Started.In(settings.location()).Format(time.DateOnly),
+		Model: o.Model, Caller: caller, Counts: countsOf(o),
+	})
+}
+
+func countsOf(o relay.Outcome) usage.Counts {
+	if o.Result == relay.Refused {
+		return usage.Counts{Refused: 1}
+	}
+	c := usage.Counts{
+		Requests:    1,
+		InputTokens: o.Usage[price.Input], CachedTokens: o.Usage[price.CacheRead],
+		OutputTokens: o.Usage[price.Output], ReasoningTokens: o.Usage[price.OutputReasoning],
+		Cost: int64(o.Cost.Total),
+	}
+	if o.Result == relay.Failed {
+		c.Failed = 1
+	}
+	if o.Unpriced {
+		c.Unpriced = 1
+	}
+	switch o.Basis {
+	case relay.Unconfirmed:
+		c.Unconfirmed, c.UnconfirmedCost = 1, c.Cost
+	case relay.Estimated:
+		c.Estimated, c.EstimatedCost = 1, c.Cost
+	case relay.Free, relay.Reported:
+	}
+	return c
+}
+
+// work is the active instance's background work. It ends with ctx, after a
+// last write that makes the record exact.
+func (b *backend) work(ctx context.Context, storage logical.Storage) {
+	storage = countedStorage{storage, b.metrics.writes}
+	tick := time.NewTicker(flushEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			b.inline.drain(drainTimeout)
+			b.flushUsage(context.WithoutCancel(ctx), storage)
+			return
+		case <-tick.C:
+			b.flushUsage(ctx, storage)
+		}
+	}
+}
+
+// A clean end takes no longer than Vault can wait: the calls under way, which
+// the end cancels, have drainTimeout to settle, and the last write has
+// flushTimeout.
+const (
+	drainTimeout = 400 * time.Millisecond
+	flushTimeout = 1500 * time.Millisecond
+)
+
+func (b *backend) flushUsage(ctx context.Context, storage logical.Storage) {
+	ctx, cancel := context.WithTimeout(ctx, flushTimeout)
+	defer cancel()
+	if err := b.usage.Flush(ctx, storage); err != nil {
+		b.Logger().Warn("usage could not be written and is kept in memory", "error", err)
+	}
+}
