@@ -28,3 +28,20 @@ path "portkey/providers" {
 path "portkey/status" {
   capabilities = ["read"]
 }
+
+# What was spent, and what models cost.
+path "portkey/usage/*" {
+  capabilities = ["read"]
+}
+
+path "portkey/usage" {
+  capabilities = ["read", "list"]
+}
+
+path "portkey/prices/*" {
+  capabilities = ["read", "list"]
+}
+
+path "portkey/metrics" {
+  capabilities = ["read"]
+}

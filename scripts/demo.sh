@@ -21,7 +21,9 @@ trap finish EXIT
 trap 'exit 130' INT TERM
 
 vault() { "$VAULT_BIN" "$@"; }
-say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
+bold= plain=
+[ ! -t 1 ] || { bold=$(printf '\033[1m') plain=$(printf '\033[0m'); }
+say() { printf '\n%s%s%s\n' "$bold" "$*" "$plain"; }
 die() { echo "make demo: $*" >&2; exit 1; }
 
 # run prints a command as a person would type it, runs it, and shows its answer
@@ -130,7 +132,11 @@ kill "$acme" && { wait "$acme" 2>/dev/null || true; }
 printf '  the app meanwhile: %s requests, of which %s answered 200\n' "$(wc -l <"$work/statuses" | tr -d ' ')" "$(grep -c '^200$' "$work/statuses")"
 [ "$(grep -vc '^200$' "$work/statuses")" = 0 ] || die "a request failed during the rotation"
 
-say "9. A provider key in use can't be deleted by accident"
+say "9. What it cost, to the nano-dollar"
+run 'vault read -field=total portkey/usage/team-a'
+run 'vault read -field=rows portkey/usage/team-a'
+
+say "10. A provider key in use can't be deleted by accident"
 refused 'vault delete portkey/keys/llm' 'team-a, team-b'
 
 say "That was all. Next: make dev, and the tour in README.md"

@@ -19,7 +19,8 @@ trap 'exit 130' INT TERM
 	-dev-plugin-dir="$PWD/bin" >"$work/vault.log" 2>&1 &
 server=$!
 for _ in $(seq 150); do
-	"$VAULT_BIN" status >/dev/null 2>&1 && break
+	# Not another Vault's answer, if this one could not get the port.
+	kill -0 "$server" 2>/dev/null && "$VAULT_BIN" status >/dev/null 2>&1 && break
 	kill -0 "$server" 2>/dev/null || { tail -20 "$work/vault.log" >&2; exit 1; }
 	sleep 0.2
 done
