@@ -48,6 +48,9 @@ func (v *Vault) startRaft(ctx context.Context) error {
 	if err := first.await(ctx, "become active", first.active); err != nil {
 		return err
 	}
+	if err := first.await(ctx, "listen for its cluster", first.servesCluster); err != nil {
+		return err
+	}
 	if len(v.nodes) == 1 {
 		return nil
 	}

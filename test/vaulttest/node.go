@@ -185,6 +185,14 @@ func (n *Node) portTaken() bool {
 	return false
 }
 
+// servesCluster says whether the server has its cluster's port, which it takes
+// only after it became active. It says so in the log, unless that is kept from
+// telling.
+func (n *Node) servesCluster(context.Context) bool {
+	level := n.v.opts.LogLevel
+	return level == "warn" || level == "error" || bytes.Contains(n.lastLog(), []byte("serving cluster requests: cluster_listen_address="+n.cluster))
+}
+
 // current returns the latest run.
 func (n *Node) current() *process {
 	n.mu.Lock()
