@@ -58,8 +58,16 @@ func (b *backend) work(ctx context.Context, storage logical.Storage) {
 	storage = countedStorage{storage, b.metrics.writes}
 	tick := time.NewTicker(flushEvery)
 	defer tick.Stop()
+	prune := time.NewTicker(pruneEvery)
+	defer prune.Stop()
 	for {
 		select {
+		case <-prune.C:
+			b.activity.working.Add(1) // ended by the end of ctx, which waits for it
+			go func() {
+				defer b.activity.working.Done()
+				b.pruneUsage(ctx, storage)
+			}()
 		case <-ctx.Done():
 			b.inline.drain(drainTimeout)
 			b.flushUsage(context.WithoutCancel(ctx), storage)
@@ -83,5 +91,26 @@ func (b *backend) flushUsage(ctx context.Context, storage logical.Storage) {
 	defer cancel()
 	if err := b.usage.Flush(ctx, storage); err != nil {
 		b.Logger().Warn("usage could not be written and is kept in memory", "error", err)
+	}
+}
+
+// The record of usage is kept for over a year, so that a month can be compared
+// with the same month before; what is older is looked for now and then.
+const (
+	usageRetentionDays = 400
+	pruneEvery         = 6 * time.Hour
+)
+
+// pruneUsage deletes what is older than the retention.
+func (b *backend) pruneUsage(ctx context.Context, storage logical.Storage) {
+	oldest := b.now().UTC().AddDate(0, 0, -usageRetentionDays).Format(time.DateOnly)
+	roles, err := b.usage.Roles(ctx, storage)
+	for _, role := range roles {
+		if err == nil {
+			err = b.usage.Prune(ctx, storage, role, oldest)
+		}
+	}
+	if err != nil {
+		b.Logger().Warn("old usage could not be deleted; it will be tried again", "error", err)
 	}
 }

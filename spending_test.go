@@ -231,3 +231,27 @@ func TestSpending_ConcurrentCallsAndBatchesLoseNothing(t *testing.T) {
 		t.Errorf("rows %v", rows)
 	}
 }
+
+func TestUsage_IsKeptForTheRetentionAndNoLonger(t *testing.T) {
+	at := &clock{t: time.Date(2026, 1, 10, 12, 0, 0, 0, time.UTC)}
+	m := newMount(t, Options{Now: at.now})
+	m.write("keys/a", map[string]any{"provider": "sandbox"})
+	m.write("roles/r", map[string]any{"key": "a"})
+	requests := func() any {
+		return m.must(logical.ReadOperation, "usage/r", map[string]any{"from": "2025-01-01", "to": "2029-01-01"}).Data["total"].(map[string]any)["requests"]
+	}
+	for _, day := range []int{0, 1} {
+		at.set(time.Date(2026, 1, 10+day, 12, 0, 0, 0, time.UTC))
+		m.chat("r", "sandbox-small").want(t, http.StatusOK, "")
+	}
+	at.set(time.Date(2026, 1, 10, 12, 0, 0, 0, time.UTC).AddDate(0, 0, usageRetentionDays))
+	m.pruneUsage(t.Context(), m.storage)
+	if n := requests(); n != int64(2) {
+		t.Errorf("%v requests on the last day of the retention", n)
+	}
+	at.set(time.Date(2026, 1, 11, 12, 0, 0, 0, time.UTC).AddDate(0, 0, usageRetentionDays))
+	m.pruneUsage(t.Context(), m.storage)
+	if n := requests(); n != int64(1) {
+		t.Errorf("%v requests a day later", n)
+	}
+}
