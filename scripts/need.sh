@@ -4,7 +4,7 @@ set -euo pipefail
 
 fail() { echo "make test: $*" >&2; exit 1; }
 
-command -v go >/dev/null || fail "Go is missing; install Go 1.25 or later from https://go.dev/dl/"
+command -v go >/dev/null || fail "Go is missing; install Go 1.26 or later from https://go.dev/dl/"
 command -v node >/dev/null || fail "Node.js is missing; install Node 20 or later from https://nodejs.org/"
 command -v npm >/dev/null || fail "npm is missing; it comes with Node.js"
 command -v python3 >/dev/null || fail "Python is missing; install Python 3.11 or later from https://www.python.org/"
