@@ -27,8 +27,9 @@ type prices struct {
 	table *price.Table
 	extra []price.ProviderPrices
 
-	mu   sync.Mutex
-	book *price.Book // nil when storage has changed since
+	mu      sync.Mutex
+	book    *price.Book // nil when storage has changed since
+	changes int         // counts changes; a book read before the last one is not kept
 }
 
 func newPrices() (*prices, error) {
@@ -62,33 +63,42 @@ func sandboxPrices() price.ProviderPrices {
 // current returns the book, made anew where storage has changed.
 func (p *prices) current(ctx context.Context, storage logical.Storage) (*price.Book, error) {
 	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.book != nil {
-		return p.book, nil
+	book, before := p.book, p.changes
+	p.mu.Unlock()
+	if book != nil {
+		return book, nil
 	}
+	// Without the lock: completions must not wait for each other's storage.
 	overrides, err := readOverrides(ctx, storage)
 	if err != nil {
 		return nil, err
 	}
-	p.book = price.NewBook(p.table, p.extra, overrides)
-	return p.book, nil
-}
-
-// change stores or deletes an override, and makes the next request ask storage.
-func (p *prices) change(write func() error) error {
+	book = price.NewBook(p.table, p.extra, overrides)
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.book = nil
+	if p.changes == before {
+		p.book = book
+	}
+	return book, nil
+}
+
+// change stores or deletes an override, and makes the next request ask storage,
+// whether it succeeded or not: storage may have lost its answer only.
+func (p *prices) change(write func() error) error {
+	defer p.forget()
 	return write()
 }
 
-func (p *prices) invalidate(key string) {
-	if !strings.HasPrefix(key, pricePrefix) {
-		return
-	}
+func (p *prices) forget() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.book = nil
+	p.book, p.changes = nil, p.changes+1
+}
+
+func (p *prices) invalidate(key string) {
+	if strings.HasPrefix(key, pricePrefix) {
+		p.forget()
+	}
 }
 
 func overrideKey(provider, model string) string {

@@ -3,10 +3,13 @@
 package relay
 
 import (
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -127,6 +130,21 @@ func TestRelay_RestrictedModelsHaveNoWayAround(t *testing.T) {
 		if w.Code != http.StatusOK {
 			t.Errorf("%s %s: got %d %s", path, body, w.Code, w.Body)
 		}
+	}
+}
+
+func TestReason_NamesInACertificateAreNotQuoted(t *testing.T) {
+	server := httptest.NewTLSServer(http.NotFoundHandler())
+	defer server.Close()
+	relay := New(Options{Transport: NewTransport(http.DefaultTransport)})
+	w := newRecorder()
+	relay.Serve(t.Context(), w, request(t, server.URL+"/v1"))
+	if w.Code != http.StatusBadGateway || !strings.Contains(w.Body.String(), "unknown authority") {
+		t.Errorf("got %d %s", w.Code, w.Body)
+	}
+	host := &tls.CertificateVerificationError{Err: x509.HostnameError{Certificate: &x509.Certificate{DNSNames: []string{secret}}, Host: "h"}}
+	if got := reason(host); strings.Contains(got, "sk-test") || !strings.Contains(got, "another host") {
+		t.Errorf("got %q", got)
 	}
 }
 

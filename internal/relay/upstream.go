@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -146,13 +147,30 @@ func reason(err error) string {
 	case errors.As(err, &dns):
 		return fmt.Sprintf("its name %q could not be resolved", dns.Name)
 	case errors.As(err, &certificate):
-		return "its TLS certificate is not valid here: " + certificate.Err.Error()
+		return "its TLS certificate is not valid here: " + certificateReason(certificate)
 	case errors.As(err, &record):
 		return "it does not speak TLS there"
 	case errors.As(err, &operation) && (operation.Op == "dial" || operation.Op == "read" || operation.Op == "write"):
 		return operation.Op + ": " + systemReason(operation.Err)
 	}
 	return "its answer is not valid HTTP"
+}
+
+// certificateReason says what is wrong with a certificate, without the names in
+// it, which are the provider's words too.
+func certificateReason(err error) string {
+	var authority x509.UnknownAuthorityError
+	var host x509.HostnameError
+	var invalid x509.CertificateInvalidError
+	switch {
+	case errors.As(err, &authority):
+		return "it is signed by an unknown authority"
+	case errors.As(err, &host):
+		return "it is for another host"
+	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
+		return "it has expired or is not yet valid"
+	}
+	return "it can't be verified"
 }
 
 // systemReason is the operating system's word for a failed connection.
