@@ -15,13 +15,15 @@ import (
 	"strings"
 )
 
-// Parse reads a catalogue: {"providers":[…]}. It is strict, so that a slip in
-// the data is an error here and not a request to the wrong place: unknown JSON
-// fields are refused, every rule of the types is checked, and errors name the
-// entry.
+// Parse reads a catalogue: {"providers":[…]}, and beside it the globs of models
+// that hold whoever serves them. It is strict, so that a slip in the data is an
+// error here and not a request to the wrong place: unknown JSON fields are
+// refused, every rule of the types is checked, and errors name the entry.
 func Parse(data []byte) (*Catalogue, error) {
 	var doc struct {
-		Providers []json.RawMessage `json:"providers"`
+		ReasoningModels globs             `json:"reasoning_models"`
+		OpenEndedModels globs             `json:"open_ended_models"`
+		Providers       []json.RawMessage `json:"providers"`
 	}
 	if err := decodeStrict(data, &doc); err != nil {
 		return nil, fmt.Errorf("provider catalogue: %w", err)
@@ -31,7 +33,7 @@ func Parse(data []byte) (*Catalogue, error) {
 	}
 	c := &Catalogue{byID: make(map[string]*Provider, len(doc.Providers))}
 	for i, raw := range doc.Providers {
-		p, err := parseEntry(raw)
+		p, err := parseEntry(raw, doc.ReasoningModels, doc.OpenEndedModels)
 		if err != nil {
 			return nil, fmt.Errorf("provider catalogue: entry %d (id %q): %w", i+1, p.ID, err)
 		}
@@ -45,15 +47,18 @@ func Parse(data []byte) (*Catalogue, error) {
 	return c, nil
 }
 
-// parseEntry returns a provider even with an error, for its id.
-func parseEntry(raw json.RawMessage) (*Provider, error) {
+// parseEntry returns a provider even with an error, for its id. To its own globs
+// of models it adds those of all providers.
+func parseEntry(raw json.RawMessage, reasoning, openEnded globs) (*Provider, error) {
 	p := new(Provider)
 	if err := decodeStrict(raw, p); err != nil {
 		return p, err
 	}
+	p.ReasoningModels = slices.Concat(reasoning, p.ReasoningModels)
+	p.OpenEndedModels = slices.Concat(openEnded, p.OpenEndedModels)
 	checks := []func() error{
 		p.checkIdentity, p.checkAuth, p.checkHeaders, p.checkFields, p.checkBase,
-		p.checkFormats, p.checkRoutes, p.checkVerify,
+		p.checkFormats, p.checkRoutes, p.checkVerify, p.checkModels,
 	}
 	for _, check := range checks {
 		if err := check(); err != nil {

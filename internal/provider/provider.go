@@ -136,6 +136,20 @@ type Provider struct {
 	// BilledAsStreamed are globs of models that have no hidden output, and of
 	// which a stream that is cancelled is charged for what was streamed only.
 	BilledAsStreamed []string `json:"billed_as_streamed,omitempty"`
+	// ChatCapField is the member that caps the output of a chat request which
+	// has no cap yet. Parse makes it CapMaxTokens, which nearly all know, where
+	// the data has none.
+	ChatCapField string `json:"chat_cap_field,omitempty"`
+	// IgnoresMaxCompletionTokens means that a chat request's
+	// max_completion_tokens may be passed over in silence, and so caps nothing:
+	// https://api-docs.deepseek.com/api/create-chat-completion,
+	// https://github.com/ollama/ollama/issues/7125,
+	// https://github.com/pydantic/pydantic-ai/issues/5186 (OpenRouter).
+	IgnoresMaxCompletionTokens bool `json:"ignores_max_completion_tokens,omitempty"`
+	// ReasoningModels and OpenEndedModels are what Reasoning and OpenEnded ask:
+	// the catalogue's globs for all providers and the provider's own.
+	ReasoningModels globs `json:"reasoning_models,omitempty"`
+	OpenEndedModels globs `json:"open_ended_models,omitempty"`
 	// Formats are the wire formats spoken on any route.
 	Formats []string `json:"formats"`
 	// DocsURL is where the facts come from; empty only for FixedBase.

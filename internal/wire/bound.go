@@ -56,8 +56,11 @@ func (b *Bound) read(kind Kind, id memberID, key, value []byte) {
 			b.Tools++
 			r.value()
 		}
-	case memberPreviousResponse, memberConversation, memberPreset, memberCachedContent:
+	case memberPreviousResponse, memberConversation, memberCachedContent:
 		b.References = true
+	case memberPreset: // one stored at the provider, with tools of its own
+		b.References = true
+		b.openEnded("preset")
 	case memberExtraBody:
 		// Google's way to name cached content; an escape might hide it.
 		if bytes.Contains(value, []byte("cached")) || bytes.IndexByte(value, '\\') >= 0 {

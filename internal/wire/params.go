@@ -27,9 +27,7 @@ type Params struct {
 	// OutputCap is the cap on output tokens of each choice; -1 means that the
 	// request gives none. Where it gives two, this is the larger.
 	OutputCap int64
-	// CapField is the member that caps the output: the one that the request
-	// has, else the one that this kind of route knows; empty for kinds without
-	// output.
+	// CapField is the member that gives OutputCap; empty if none does.
 	CapField string
 	// N is how many choices are returned, BestOf how many are made; both at
 	// least 1, and BestOf never less than N.
@@ -76,23 +74,39 @@ func (p *Params) MaxOutput(perChoice int64) int64 {
 	return choices*perChoice + p.Prediction
 }
 
-// LowerCap makes to the cap on output tokens in the request, in every member
-// that caps it there, or as CapField if none does.
-func (p *Params) LowerCap(o *Object, to int64) {
-	if p.CapField == "" {
+// IgnoreCap forgets the cap if it is field that gives it, for a provider that
+// takes no notice of field.
+func (p *Params) IgnoreCap(field string) {
+	if p.CapField == field {
+		p.OutputCap, p.CapField = -1, ""
+	}
+}
+
+// LowerCap makes to the cap on output tokens, in every member of the request
+// that caps it. A request without a cap gets one: for Chat as the member field,
+// since providers differ there (provider.Provider.ChatCapField). Kinds without
+// output stay as they are.
+func (p *Params) LowerCap(o *Object, to int64, field string) {
+	fields := capFields(p.Kind)
+	if len(fields) == 0 {
 		return
 	}
 	value := strconv.AppendInt(nil, to, 10)
-	for _, name := range capFields(p.Kind) {
+	for _, name := range fields {
 		if raw, ok := o.Get(name); ok && !isNull(raw) {
 			o.Set(name, value)
 		}
 	}
-	o.Set(p.CapField, value)
+	if p.CapField == "" {
+		if p.CapField = field; p.Kind != Chat {
+			p.CapField = fields[0]
+		}
+		o.Set(p.CapField, value)
+	}
 	p.OutputCap = to
 }
 
-// capFields are the members that cap the output, the preferred one first.
+// capFields are the members that cap the output.
 func capFields(kind Kind) []string {
 	switch kind {
 	case Chat:
@@ -111,9 +125,6 @@ func capFields(kind Kind) []string {
 // aren't metered, only Model and Stream are read. The error is a *ParamError.
 func ReadParams(path string, o *Object) (Params, error) {
 	p := Params{Kind: KindOf(http.MethodPost, path), OutputCap: -1, N: 1, BestOf: 1}
-	if fields := capFields(p.Kind); fields != nil {
-		p.CapField = fields[0]
-	}
 	if o == nil {
 		return p, nil
 	}

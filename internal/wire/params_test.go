@@ -184,7 +184,7 @@ func TestReadParams_BoundsTheInput(t *testing.T) {
 		{chatPath, `{"plugins":[{"id":"web"}],"model":"openai/gpt-4o:online"}`, bound{open: "plugins model openai/gpt-4o:online"}},
 		{chatPath, `{"extra_body":{"google":{"thinking_config":{}}}}`, bound{}},
 		{chatPath, `{"extra_body":{"google":{"cached_content":"cachedContents/1"}}}`, bound{references: true}},
-		{chatPath, `{"data_sources":[{"type":"azure_search"}],"preset":"p"}`, bound{references: true, open: "data_sources"}},
+		{chatPath, `{"data_sources":[{"type":"azure_search"}],"preset":"p"}`, bound{references: true, open: "data_sources preset"}},
 		{responsesPath, `{"input":"a","instructions":"b"}`, bound{messages: 1}},
 		{responsesPath, `{"input":[{"role":"user","content":[{"type":"input_text","text":"a"}]},{"type":"message","role":"assistant","content":[{"type":"output_text","text":"b","annotations":[]}]}]}`, bound{messages: 2}},
 		{responsesPath, `{"input":[{"type":"function_call","call_id":"1","name":"f","arguments":"{}"},{"type":"function_call_output","call_id":"1","output":"x"}]}`, bound{messages: 2}},
@@ -236,24 +236,60 @@ func TestReadParams_TextIsNeverLongerThanItsBound(t *testing.T) {
 	}
 }
 
-func TestParams_LowerCapSetsEveryMemberThatCapsTheOutput(t *testing.T) {
-	for _, c := range []struct{ path, in, out string }{
-		{chatPath, `{"model":"m"}`, `{"model":"m","max_completion_tokens":7}`},
-		{chatPath, `{"max_tokens":100,"model":"m"}`, `{"max_tokens":7,"model":"m"}`},
-		{chatPath, `{"max_tokens":100,"max_completion_tokens":200}`, `{"max_tokens":7,"max_completion_tokens":7}`},
-		{chatPath, `{"max_tokens":null}`, `{"max_tokens":null,"max_completion_tokens":7}`},
-		{responsesPath, `{"max_output_tokens": 9 }`, `{"max_output_tokens": 7 }`},
-		{completionsPath, `{}`, `{"max_tokens":7}`},
-		{embeddingsPath, `{}`, `{}`},
+func TestParams_LowerCapSetsEveryMemberThatCapsTheOutputOrAddsTheOneGiven(t *testing.T) {
+	const old, current = "max_tokens", "max_completion_tokens"
+	for _, c := range []struct{ path, in, field, out, gives string }{
+		{chatPath, `{"model":"m"}`, old, `{"model":"m","max_tokens":7}`, old},
+		{chatPath, `{"model":"m"}`, current, `{"model":"m","max_completion_tokens":7}`, current},
+		{chatPath, `{"max_tokens":100,"model":"m"}`, current, `{"max_tokens":7,"model":"m"}`, old},
+		{chatPath, `{"max_completion_tokens":5,"model":"m"}`, old, `{"max_completion_tokens":7,"model":"m"}`, current},
+		{chatPath, `{"max_tokens":100,"max_completion_tokens":200}`, old, `{"max_tokens":7,"max_completion_tokens":7}`, current},
+		{chatPath, `{"max_tokens":null}`, current, `{"max_tokens":null,"max_completion_tokens":7}`, current},
+		{chatPath, `{"max_tokens":null}`, old, `{"max_tokens":7}`, old},
+		{responsesPath, `{"max_output_tokens": 9 }`, old, `{"max_output_tokens": 7 }`, "max_output_tokens"},
+		{responsesPath, `{}`, current, `{"max_output_tokens":7}`, "max_output_tokens"},
+		{completionsPath, `{}`, current, `{"max_tokens":7}`, old},
+		{completionsPath, `{"max_completion_tokens":5}`, current, `{"max_completion_tokens":5,"max_tokens":7}`, old},
+		{embeddingsPath, `{}`, old, `{}`, ""},
 	} {
 		o := parse(t, c.in)
 		p, err := ReadParams(c.path, o)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if p.LowerCap(o, 7); string(o.Bytes()) != c.out {
-			t.Errorf("%s became %s, want %s", c.in, o.Bytes(), c.out)
+		before := p.OutputCap
+		p.LowerCap(o, 7, c.field)
+		if string(o.Bytes()) != c.out || p.CapField != c.gives {
+			t.Errorf("%s became %s by %q, want %s", c.in, o.Bytes(), p.CapField, c.out)
 		}
+		if c.gives == "" && p.OutputCap != before || c.gives != "" && p.OutputCap != 7 {
+			t.Errorf("%s: cap %d", c.in, p.OutputCap)
+		}
+		if again, err := ReadParams(c.path, o); err != nil || again.OutputCap != p.OutputCap {
+			t.Errorf("%s is read as a cap of %d, %v", o.Bytes(), again.OutputCap, err)
+		}
+	}
+}
+
+func TestParams_ACapThatTheProviderIgnoresCountsForNothing(t *testing.T) {
+	const ignored = "max_completion_tokens"
+	for in, want := range map[string]string{
+		`{"max_completion_tokens":5}`:                 `{"max_completion_tokens":7,"max_tokens":7}`,
+		`{"max_tokens":5,"max_completion_tokens":50}`: `{"max_tokens":7,"max_completion_tokens":7}`,
+		`{}`: `{"max_tokens":7}`,
+	} {
+		o := parse(t, in)
+		p := readParams(t, chatPath, in)
+		if p.IgnoreCap(ignored); p.OutputCap != -1 || p.CapField != "" {
+			t.Errorf("%s: cap %d by %q", in, p.OutputCap, p.CapField)
+		}
+		if p.LowerCap(o, 7, "max_tokens"); string(o.Bytes()) != want {
+			t.Errorf("%s became %s, want %s", in, o.Bytes(), want)
+		}
+	}
+	p := readParams(t, chatPath, `{"max_tokens":50,"max_completion_tokens":5}`)
+	if p.IgnoreCap(ignored); p.OutputCap != 50 || p.CapField != "max_tokens" {
+		t.Errorf("a cap that counts was lost: %d by %q", p.OutputCap, p.CapField)
 	}
 }
 
@@ -323,7 +359,7 @@ func FuzzReadParams(f *testing.F) {
 		if p.OutputCap != outputCap {
 			t.Fatalf("%q: cap %d, want %d", text, p.OutputCap, outputCap)
 		}
-		p.LowerCap(o, 3)
+		p.LowerCap(o, 3, "max_tokens")
 		EnableStreamUsage(o)
 		if !json.Valid(o.Bytes()) {
 			t.Fatalf("edits broke %q: %q", text, o.Bytes())
