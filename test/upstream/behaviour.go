@@ -17,6 +17,7 @@ const (
 	kindOK         = "ok"
 	kindSlow       = "slow"
 	kindStream     = "stream"
+	kindRandom     = "random"
 	kindHang       = "hang"
 	kindHangMid    = "hang-mid"
 	kindReset      = "reset"
@@ -43,9 +44,10 @@ const (
 // behaviour is a parsed model name.
 type behaviour struct {
 	kind     string
-	delay    time.Duration // slow
+	delay    time.Duration // slow; of random the longest
 	interval time.Duration // stream
-	events   int           // stream
+	events   int           // stream; of random the most
+	fewest   int           // random
 	bytes    int           // big
 	status   int           // status, redirect
 	variant  string        // garbage: "", "http", "short"
@@ -70,6 +72,8 @@ func parseBehaviour(model string) (behaviour, bool, error) {
 		if b.events, err = number(events, maxEvents); err == nil {
 			b.interval, err = millis(ms)
 		}
+	case kindRandom:
+		err = b.randomly(args)
 	case kindBig:
 		b.bytes, err = number(args, maxBig)
 	case kindRedirect:
@@ -95,6 +99,25 @@ func parseBehaviour(model string) (behaviour, bool, error) {
 		return behaviour{}, true, fmt.Errorf("model %q: %w", model, err)
 	}
 	return b, true, nil
+}
+
+// randomly reads <min>:<max>[:<ms>].
+func (b *behaviour) randomly(args string) (err error) {
+	low, rest, _ := strings.Cut(args, ":")
+	high, ms, delayed := strings.Cut(rest, ":")
+	if b.fewest, err = number(low, maxEvents); err != nil {
+		return err
+	}
+	if b.events, err = number(high, maxEvents); err != nil {
+		return err
+	}
+	if b.events < b.fewest {
+		return fmt.Errorf("%d tokens at most is less than %d at least", b.events, b.fewest)
+	}
+	if delayed {
+		b.delay, err = millis(ms)
+	}
+	return err
 }
 
 func number(s string, limit int) (int, error) {

@@ -21,6 +21,8 @@ func TestParseBehaviour_BoundsEveryArgument(t *testing.T) {
 	for name, want := range map[string]behaviour{
 		"up-slow:50":                      {kind: kindSlow, delay: 50 * time.Millisecond},
 		"up-stream:3:20":                  {kind: kindStream, events: 3, interval: 20 * time.Millisecond},
+		"up-random:2:7":                   {kind: kindRandom, fewest: 2, events: 7},
+		"up-random:0:0:30":                {kind: kindRandom, delay: 30 * time.Millisecond},
 		"up-big:1024":                     {kind: kindBig, bytes: 1024},
 		"up-503":                          {kind: kindStatus, status: 503},
 		"up-garbage:http":                 {kind: kindGarbage, variant: "http"},
@@ -39,6 +41,7 @@ func TestParseBehaviour_BoundsEveryArgument(t *testing.T) {
 	}
 	for _, name := range []string{
 		"up-slow", "up-slow:", "up-slow:-1", "up-slow:600001", "up-slow:1e3", "up-slow:٣", "up-stream:5", "up-stream:100001:0",
+		"up-random", "up-random:5", "up-random:5:", "up-random:5:4", "up-random:-1:4", "up-random:1:100001", "up-random:1:2:", "up-random:1:2:600001", "up-random:1:2:3:4",
 		"up-big:268435457", "up-big:99999999999999999999", "up-garbage:x", "up-redirect:", "up-redirect:200:http://a", "up-redirect:http://a/\r\nX: y", "up-ok:1", "up-hang:",
 	} {
 		if _, ok, err := parseBehaviour(name); !ok || err == nil {

@@ -112,7 +112,8 @@ type completion struct {
 	pieces       []string // one token each
 	cut          bool     // by a cap
 	choices      int
-	usage        *usage // nil for none
+	cost         usage  // what is billed
+	usage        *usage // what the answer says about it; nil for nothing
 	includeUsage bool
 }
 
@@ -146,11 +147,11 @@ func (x *exchange) complete(f format) {
 	}
 	done := x.completion(b, c)
 	if c.Stream {
-		x.deliver(b, answer{stream: true, parts: f.events(done), failed: f.failed(statusFailure(http.StatusInternalServerError, x.model, x.key))})
+		x.deliver(b, answer{cost: &done.cost, stream: true, parts: f.events(done), failed: f.failed(statusFailure(http.StatusInternalServerError, x.model, x.key))})
 		return
 	}
 	if b.kind == kindBig {
 		done = done.padded(b.bytes, f.body)
 	}
-	x.deliver(b, answer{parts: [][]byte{f.body(done)}})
+	x.deliver(b, answer{cost: &done.cost, parts: [][]byte{f.body(done)}})
 }

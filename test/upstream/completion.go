@@ -25,8 +25,10 @@ func (x *exchange) completion(b behaviour, c call) completion {
 	limit := c.cap(len(pieces))
 	done.cut = limit < len(pieces)
 	done.pieces = pieces[:limit]
+	done.cost = usage{prompt: c.promptTokens(), completion: limit * done.choices}
 	if b.kind != kindNoUsage {
-		done.usage = &usage{prompt: c.promptTokens(), completion: limit * done.choices}
+		said := done.cost
+		done.usage = &said
 	}
 	return done
 }
@@ -35,11 +37,9 @@ func (x *exchange) completion(b behaviour, c call) completion {
 func (x *exchange) pieces(b behaviour) []string {
 	switch b.kind {
 	case kindStream:
-		pieces := make([]string, b.events)
-		for i := range pieces {
-			pieces[i] = "t" + strconv.Itoa(i) + " "
-		}
-		return pieces
+		return numbered(b.events)
+	case kindRandom:
+		return numbered(x.server.dice.between(b.fewest, b.events))
 	case kindBig:
 		pieces := make([]string, (b.bytes+bigPiece-1)/bigPiece)
 		full := strings.Repeat("x", bigPiece)
@@ -51,6 +51,15 @@ func (x *exchange) pieces(b behaviour) []string {
 		return []string{x.echo(x.body)}
 	}
 	return []string{"Hello", " from", " the", " upstream", "."}
+}
+
+// numbered is that many tokens of text.
+func numbered(count int) []string {
+	pieces := make([]string, count)
+	for i := range pieces {
+		pieces[i] = "t" + strconv.Itoa(i) + " "
+	}
+	return pieces
 }
 
 // padded makes the text as long as it takes for the whole body to be size

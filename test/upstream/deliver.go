@@ -14,6 +14,9 @@ import (
 
 // answer is what an endpoint says when all goes well.
 type answer struct {
+	// cost is what is billed for it; nil for what no provider bills, such as
+	// a list of models.
+	cost   *usage
 	stream bool
 	// parts are the events with their framing, or one JSON body.
 	parts [][]byte
@@ -31,6 +34,10 @@ func (x *exchange) deliver(b behaviour, a answer) {
 		x.fail(statusFailure(http.StatusInternalServerError, x.model, x.key))
 		return
 	}
+	if b.kind == kindGarbage {
+		x.garbage(b.variant, a)
+		return
+	}
 	out := x.head(b, a)
 	parts := a.parts
 	switch b.kind {
@@ -44,6 +51,9 @@ func (x *exchange) deliver(b behaviour, a answer) {
 	for i, p := range parts {
 		if i > 0 && b.interval > 0 && !x.sleep(b.interval) {
 			return
+		}
+		if i == len(parts)-1 && b.kind != kindHangMid {
+			x.leave()
 		}
 		if !out.send(p) {
 			return
@@ -60,7 +70,7 @@ func (x *exchange) deliver(b behaviour, a answer) {
 	out.close()
 }
 
-// head sends the status and the headers.
+// head sends the status and the headers, which is when the answer is billed.
 func (x *exchange) head(b behaviour, a answer) *outlet {
 	h := x.w.Header()
 	out := &outlet{x: x, to: x.w, stream: a.stream}
@@ -80,6 +90,7 @@ func (x *exchange) head(b behaviour, a answer) *outlet {
 	case out.gzip == nil:
 		h.Set("Content-Length", strconv.Itoa(len(a.parts[0])))
 	}
+	x.bill(a)
 	x.w.WriteHeader(http.StatusOK)
 	return out
 }

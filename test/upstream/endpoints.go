@@ -51,11 +51,11 @@ func (x *exchange) embed() {
 		rows[i] = object{"object": "embedding", "index": i, "embedding": encodeVector(vector(in, dimensions), c.EncodingFormat)}
 	}
 	o := object{"object": "list", "data": rows, "model": c.Model}
+	cost := usage{prompt: c.promptTokens()}
 	if b.kind != kindNoUsage {
-		n := c.promptTokens()
-		o["usage"] = object{"prompt_tokens": n, "total_tokens": n}
+		o["usage"] = object{"prompt_tokens": cost.prompt, "total_tokens": cost.prompt}
 	}
-	x.deliver(b, answer{parts: [][]byte{marshal(o)}})
+	x.deliver(b, answer{cost: &cost, parts: [][]byte{marshal(o)}})
 }
 
 // embeddingInputs tells the inputs apart: a list of numbers is one input.
@@ -108,14 +108,14 @@ func encodeVector(v []float32, format string) any {
 }
 
 // transcribe is POST /v1/audio/transcriptions: it hears nothing, but the upload
-// is in the journal.
+// is in the journal. It is billed as a request without tokens.
 func (x *exchange) transcribe() {
 	if x.model == "" {
 		x.fail(badRequest(nil, nil, "you must provide a model parameter"))
 		return
 	}
 	if b, ok := x.start(); ok {
-		x.deliver(b, answer{parts: [][]byte{marshal(object{"text": AnswerText})}})
+		x.deliver(b, answer{cost: &usage{}, parts: [][]byte{marshal(object{"text": AnswerText})}})
 	}
 }
 

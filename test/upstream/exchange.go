@@ -24,6 +24,7 @@ type exchange struct {
 
 	writeFailed bool // the client was gone when something was written
 	broke       bool // this side broke the connection
+	left        bool // the meter no longer has it under way
 }
 
 // statusWriter notes the status on its way out.
@@ -51,15 +52,36 @@ func (x *exchange) request() Request {
 	}
 }
 
+// leave has the request no longer under way. To be called before the client
+// can see the end of the answer; more than once is harmless.
+func (x *exchange) leave() {
+	if !x.left {
+		x.left = true
+		x.server.meter.leave()
+	}
+}
+
+// bill counts an answer as delivered.
+func (x *exchange) bill(a answer) {
+	if a.cost != nil {
+		x.server.meter.bill(DeliveredKey{x.key, x.model}, *a.cost)
+	}
+}
+
 // end notes how it ended.
 func (x *exchange) end() {
+	x.leave()
 	gone := x.writeFailed || x.r.Context().Err() != nil
 	x.server.journal.finish(x.place, x.w.status, gone && !x.broke && !x.server.isClosed())
 }
 
-// sleep waits that long, and says false if the client went away or the server
-// closed meanwhile. A negative duration never ends by itself.
+// sleep waits that long, and says false if the client went away meanwhile. If
+// the server closes, it breaks the answer off. A negative duration never ends
+// by itself.
 func (x *exchange) sleep(d time.Duration) bool {
+	if d == 0 {
+		return true
+	}
 	var due <-chan time.Time
 	if d >= 0 {
 		timer := time.NewTimer(d)
@@ -71,6 +93,9 @@ func (x *exchange) sleep(d time.Duration) bool {
 		return true
 	case <-x.r.Context().Done():
 	case <-x.server.closed:
+	}
+	// Asked again, for Close ends the context too.
+	if x.server.isClosed() {
 		// Whoever still waits must see a broken answer, not a short one.
 		panic(http.ErrAbortHandler)
 	}
@@ -99,6 +124,7 @@ func (x *exchange) json(status int, body []byte) {
 	h := x.w.Header()
 	h.Set("Content-Type", "application/json")
 	h.Set("Content-Length", strconv.Itoa(len(body)))
+	x.leave()
 	x.w.WriteHeader(status)
 	x.write(body)
 }
@@ -122,21 +148,25 @@ func (x *exchange) flush() bool {
 }
 
 // misbehave carries out a behaviour that needs no answer of the endpoint, and
-// says true if that was all.
+// says true if that was all. A delay ends when the client goes away, but the
+// answer is made all the same: a provider wouldn't take back what it generated.
 func (x *exchange) misbehave(b behaviour) bool {
 	switch b.kind {
 	case kindSlow:
-		return !x.sleep(b.delay)
+		x.sleep(b.delay)
+		return false
+	case kindRandom:
+		x.sleep(x.server.dice.upTo(b.delay))
+		return false
 	case kindHang:
 		x.hang()
 	case kindReset:
 		x.reset()
-	case kindGarbage:
-		x.garbage(b.variant)
 	case kindStatus:
 		x.fail(statusFailure(b.status, x.model, x.key))
 	case kindRedirect:
 		x.w.Header().Set("Location", b.target)
+		x.leave()
 		x.w.WriteHeader(b.status)
 	case kindEcho:
 		x.w.Header().Set("X-Upstream-Echo", x.echoHeader())
@@ -151,6 +181,7 @@ func (x *exchange) misbehave(b behaviour) bool {
 // own RST_STREAM on HTTP/2, whose connection others may share.
 func (x *exchange) reset() {
 	x.broke = true
+	x.leave()
 	if conn, ok := x.conn(); ok {
 		_ = conn.SetLinger(0) // it only fails when the connection is gone
 		_ = conn.Close()
@@ -171,21 +202,25 @@ func (x *exchange) conn() (*net.TCPConn, bool) {
 	return conn, ok
 }
 
-// garbage answers with what no client can read.
-func (x *exchange) garbage(variant string) {
+// garbage answers with what no client can read, in place of an answer that is
+// billed if there is a status.
+func (x *exchange) garbage(variant string, spoilt answer) {
 	const page = "<html><body>502 Bad Gateway {\"choices\":</body></html>"
 	switch variant {
 	case "http":
 		x.notHTTP()
 	case "short":
+		x.bill(spoilt)
 		x.w.Header().Set("Content-Type", "application/json")
 		x.w.Header().Set("Content-Length", "1000")
 		x.w.WriteHeader(http.StatusOK)
 		x.write([]byte(`{"id":"chatcmpl-short","choices":[`))
 		x.flush()
 		x.broke = true
+		x.leave()
 		panic(http.ErrAbortHandler)
 	default:
+		x.bill(spoilt)
 		x.json(http.StatusOK, []byte(page))
 	}
 }
@@ -193,6 +228,7 @@ func (x *exchange) garbage(variant string) {
 // notHTTP writes a line that is no HTTP status line, and closes.
 func (x *exchange) notHTTP() {
 	x.broke = true
+	x.leave()
 	conn, _, err := http.NewResponseController(x.w).Hijack()
 	if err != nil {
 		panic(http.ErrAbortHandler) // HTTP/2 has no line to spoil

@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 )
 
 // maxBody is the largest request body that is read, in bytes; a larger one is
@@ -40,12 +41,14 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		panic(http.ErrAbortHandler)
 	}
 	defer s.inflight.Done()
+	arrived := time.Now()
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
 	x := &exchange{server: s, w: &statusWriter{ResponseWriter: w}, r: r, body: body}
 	x.key = s.keyOf(r)
 	if err == nil {
 		x.model = modelOf(r, body)
 	}
+	s.meter.arrive(arrived)
 	x.place = s.journal.add(x.request())
 	defer x.end()
 
@@ -56,8 +59,8 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		x.fail(failure{http.StatusRequestEntityTooLarge, fmt.Sprintf("The request body is larger than %d bytes.", maxBody), typeInvalid, nil, "request_too_large"})
 	case err != nil:
 		x.fail(badRequest(nil, nil, "The request body could not be read: %v", err))
-	case s.options.Delay > 0 && !x.sleep(s.options.Delay):
 	default:
+		x.sleep(s.options.Delay)
 		x.route()
 	}
 }

@@ -52,6 +52,7 @@ type journal struct {
 	mu        sync.Mutex
 	requests  []Request
 	received  int
+	finished  int
 	cancelled int
 	changed   chan struct{} // closed at the next change; nil while nobody waits
 }
@@ -73,6 +74,7 @@ func (j *journal) add(r Request) int {
 func (j *journal) finish(place, status int, cancelled bool) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	j.finished++
 	if cancelled {
 		j.cancelled++
 	}

@@ -17,6 +17,8 @@
 //	up-ok                        the usual answer
 //	up-slow:<ms>                 the usual answer, that much later
 //	up-stream:<events>:<ms>      that many tokens; as a stream, one each <ms>
+//	up-random:<min>:<max>[:<ms>] from <min> to <max> tokens, at random, after up
+//	                             to <ms> at random
 //	up-hang                      reads the request and never answers
 //	up-hang-mid                  stops half-way through the answer, connection open
 //	up-reset                     resets the connection before any answer
@@ -44,9 +46,23 @@
 // Prompt tokens are the bytes of all text of the request's messages, prompt,
 // input or instructions, divided by 4 and rounded up; a number in a token array
 // counts as one token. The usual answer is AnswerText, which is 5 tokens;
-// up-stream has as many tokens as events, up-big one a 16 KiB, up-echo one.
+// up-stream has as many tokens as events, up-random as many as it drew, up-big
+// one a 16 KiB, up-echo one.
 // max_tokens, max_completion_tokens and max_output_tokens cut the answer, and n
 // multiplies it.
+//
+// # What would be billed
+//
+// Server.Delivered adds up, by API key and model, what a provider would bill:
+// an answer's prompt and completion tokens in full, at the moment when the
+// status 200 is sent. That is so whether the answer says so (up-no-usage),
+// breaks off (up-hang-mid, up-reset-mid, up-error-event as a stream), can't be
+// read (up-garbage, up-garbage:short; as the usual answer), or has nobody left
+// to read it: a client that goes away during a delay is billed at once. A
+// transcription is billed as a request without tokens. Nothing is billed for
+// models and for whatever has another status or none (up-<status>,
+// up-redirect, up-reset, up-hang, up-garbage:http), nor for what Close breaks
+// off before its status.
 package upstream
 
 import (
@@ -90,9 +106,13 @@ type Options struct {
 	Models []string
 	// Delay comes before every answer.
 	Delay time.Duration
-	// Discard keeps no requests, only their number: for benchmarks, whose
-	// memory must not grow.
+	// Discard keeps no requests, only their number and the times at which they
+	// arrived: for benchmarks, whose memory must not grow by more than that,
+	// 8 bytes a request.
 	Discard bool
+	// Seed makes the numbers of up-random the same in every run, as far as
+	// requests come in the same order; 0 is a seed that nobody knows.
+	Seed int64
 }
 
 // Server is a running upstream. Its methods are safe for concurrent use.
@@ -103,6 +123,8 @@ type Server struct {
 	dir      string // holds the CA's file; "" without TLS
 	caFile   string
 	journal  journal
+	meter    *meter
+	dice     *dice
 	keys     atomic.Pointer[map[string]bool]
 	forced   atomic.Pointer[string]
 
@@ -132,7 +154,7 @@ func New(o Options) (*Server, error) {
 	if o.Models == nil {
 		o.Models = []string{"gpt-4o-mini", "gpt-4o", "text-embedding-3-small"}
 	}
-	s := &Server{options: o, closed: make(chan struct{})}
+	s := &Server{options: o, meter: newMeter(), dice: newDice(o.Seed), closed: make(chan struct{})}
 	s.journal.discard = o.Discard
 	s.SetKeys(o.Keys...)
 	s.http = &http.Server{

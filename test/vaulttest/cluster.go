@@ -107,8 +107,11 @@ func (v *Vault) allVote(ctx context.Context) bool {
 }
 
 // health returns the status of sys/health: 200 active, 429 standby, 501 not
-// initialised, 503 sealed; 0 if there is no answer.
+// initialised, 503 sealed; 0 if there is no answer in time, as from a node that
+// is paused.
 func (n *Node) health(ctx context.Context) int {
+	ctx, cancel := context.WithTimeout(ctx, healthTimeout)
+	defer cancel()
 	resp, err := n.Client("").Do(ctx, "GET", "sys/health", nil)
 	if err != nil {
 		return 0
@@ -167,7 +170,8 @@ func (n *Node) Unseal(tb testing.TB) {
 // Nodes returns the nodes in the order of their names.
 func (v *Vault) Nodes() []*Node { return append([]*Node(nil), v.nodes...) }
 
-// Leader waits until a node is active and returns it.
+// Leader waits until a node is active and returns it. Nodes that are paused or
+// cut off don't count, whatever they believe themselves.
 func (v *Vault) Leader(tb testing.TB) *Node {
 	tb.Helper()
 	return v.leaderOtherThan(tb, nil)
@@ -205,7 +209,7 @@ func (v *Vault) awaitLeader(ctx context.Context, old *Node) (*Node, error) {
 	defer tick.Stop()
 	for {
 		for _, n := range v.nodes {
-			if n != old && n.running() && n.active(ctx) {
+			if n != old && n.present() && n.active(ctx) {
 				return n, nil
 			}
 		}

@@ -22,6 +22,11 @@
 //   - Instances don't meet. Each has its own folder and ports; any number can
 //     run at the same time.
 //
+// What it can do to a Vault that tests are about: seal it, have it step down,
+// kill it or its plugins, stop it for a while (Node.Pause), and part a node
+// from its cluster (Vault.CutOff). A client of Vault.Balanced goes to whichever
+// node is active, and sends nothing twice.
+//
 // The vault binary is the one that scripts/vault.sh names, which may build it
 // the first time. Servers listen on 127.0.0.1 without TLS.
 //

@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -32,7 +33,8 @@ type Node struct {
 
 	v       *Vault
 	host    string // host:port of Addr
-	cluster string // host:port for the other nodes; a dev server has that too
+	cluster string // host:port listened on for the other nodes; a dev server has that too
+	peer    string // host:port that the other nodes are told: cluster, or a proxy before it
 
 	mu      sync.Mutex
 	runs    []*process // of Vault; only the last may be running
@@ -41,13 +43,21 @@ type Node struct {
 
 // makeNodes chooses addresses and writes configurations.
 func (v *Vault) makeNodes(count int) error {
+	if count > 1 && tellsDialers {
+		v.network = newNetwork(v.dialer)
+	}
 	for i := range count {
 		n := &Node{Name: fmt.Sprintf("node%d", i), v: v}
 		var err error
 		if n.host, n.cluster, err = freePair(); err != nil {
 			return err
 		}
-		n.Addr = "http://" + n.host
+		n.Addr, n.peer = "http://"+n.host, n.cluster
+		if v.network != nil {
+			if n.peer, err = v.network.listen(n); err != nil {
+				return err
+			}
+		}
 		v.nodes = append(v.nodes, n)
 		if err := os.WriteFile(n.file("hcl"), []byte(n.config()), 0o600); err != nil {
 			return err
@@ -74,7 +84,7 @@ func (n *Node) config() string {
 		c.WriteString("unsafe_allow_api_audit_creation = true\n")
 	}
 	if n.v.opts.Mode == Raft {
-		fmt.Fprintf(&c, "api_addr = %q\ncluster_addr = %q\n", n.Addr, "https://"+n.cluster)
+		fmt.Fprintf(&c, "api_addr = %q\ncluster_addr = %q\n", n.Addr, "https://"+n.peer)
 		fmt.Fprintf(&c, "listener \"tcp\" {\n  address = %q\n  cluster_address = %q\n  tls_disable = true\n}\n", n.host, n.cluster)
 		fmt.Fprintf(&c, "storage \"raft\" {\n  path = %q\n  node_id = %q\n  performance_multiplier = %d\n}\n",
 			n.file("raft"), n.Name, n.v.raftPace())
@@ -244,6 +254,61 @@ func (n *Node) PluginPIDs() []int {
 	return pids
 }
 
+// KillPlugins ends all plugins of the node with SIGKILL, waits until they are
+// gone, and returns what processes they were. Vault starts them again when it
+// is asked for something. The test fails if there is none.
+func (n *Node) KillPlugins(tb testing.TB) []int {
+	tb.Helper()
+	pids := n.PluginPIDs()
+	if len(pids) == 0 {
+		tb.Fatalf("vaulttest: %s has no plugin processes to kill: mount one, and kill those of the leader", n.Name)
+	}
+	for _, pid := range pids {
+		_ = syscall.Kill(pid, syscall.SIGKILL) // it may just have ended
+	}
+	// It takes effect in a moment; the bound is for a process that hangs in
+	// the kernel.
+	for range 500 {
+		left := n.PluginPIDs()
+		if !slices.ContainsFunc(pids, func(pid int) bool { return slices.Contains(left, pid) }) {
+			return pids
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	tb.Fatalf("vaulttest: of the killed plugins %v of %s some are still there", pids, n.Name)
+	return nil
+}
+
+// Pause stops the node's Vault with SIGSTOP, as a machine does that is
+// suspended or starved, and returns when it has stopped. Its plugins run on,
+// and connections to it stay open. Leader takes no notice of the node until
+// Continue.
+func (n *Node) Pause(tb testing.TB) {
+	tb.Helper()
+	run := n.current()
+	if run == nil || !run.running() {
+		tb.Fatalf("vaulttest: pause: the Vault of %s isn't running", n.Name)
+	}
+	if err := run.pause(); err != nil {
+		tb.Fatalf("vaulttest: pause: %s: %v", n.Name, err)
+	}
+}
+
+// Continue ends Pause. It doesn't wait for what comes of it.
+func (n *Node) Continue(tb testing.TB) {
+	tb.Helper()
+	run := n.current()
+	if run == nil || !run.paused.Load() {
+		tb.Fatalf("vaulttest: continue: %s isn't paused", n.Name)
+	}
+	run.resume()
+}
+
+// present says whether the node's Vault runs and can lead the cluster.
+func (n *Node) present() bool {
+	return n.running() && !n.current().paused.Load() && !n.cutOff()
+}
+
 // Kill ends the node's Vault with SIGKILL and waits until it is gone. Its
 // plugins are left to themselves, as in a real crash, until the test is over.
 func (n *Node) Kill() {
@@ -260,6 +325,7 @@ func (n *Node) stop() {
 	if run == nil {
 		return
 	}
+	run.resume() // or it would never learn that it is to end
 	run.signal(syscall.SIGTERM)
 	select {
 	case <-run.done:

@@ -29,12 +29,29 @@ func (v *Vault) api(ctx context.Context, addr, method, path string, body, into a
 }
 
 // root is api at the active node, for which it waits, and ends the test if it
-// fails.
+// fails. As an operator would, it tries again if the node lost its leadership
+// meanwhile, which a machine that stands still for a second is enough for.
 func (v *Vault) root(tb testing.TB, method, path string, body, into any) {
 	tb.Helper()
-	if err := v.api(tb.Context(), v.Leader(tb).Addr, method, path, body, into); err != nil {
-		tb.Fatalf("vaulttest: %v", err)
+	for try := 1; ; try++ {
+		err := v.api(tb.Context(), v.Leader(tb).Addr, method, path, body, into)
+		if err == nil {
+			return
+		}
+		if try == 3 || !lostLeadership(err) {
+			tb.Fatalf("vaulttest: %v", err)
+		}
 	}
+}
+
+// lostLeadership says whether a call failed because the node doesn't lead any more.
+func lostLeadership(err error) bool {
+	for _, said := range []string{"node is not the leader", "local node not active", "Vault is sealed"} {
+		if strings.Contains(err.Error(), said) {
+			return true
+		}
+	}
+	return false
 }
 
 // Client returns a client of the first node with a token, which may be empty.

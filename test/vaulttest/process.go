@@ -12,6 +12,7 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -24,6 +25,8 @@ type process struct {
 	pid  int           // also the id of the group
 	done chan struct{} // closed when the process has ended
 	err  error         // how; to be read after done
+
+	paused atomic.Bool // by SIGSTOP
 
 	// empty is set once the whole group was seen gone, for then the system
 	// may give its id to others, who must not be signalled. Needs mu.
@@ -81,6 +84,31 @@ func (p *process) signal(s syscall.Signal) {
 	// os.Process knows whether the process was waited for, so that no other
 	// process with the same id can be hit; that is the only error there is.
 	_ = p.cmd.Process.Signal(s)
+}
+
+// pause stops Vault, not its plugins, and returns when it has stopped.
+func (p *process) pause() error {
+	p.paused.Store(true)
+	p.signal(syscall.SIGSTOP)
+	// It takes effect in a moment; the bound is for a thread that hangs in
+	// the kernel.
+	for range 500 {
+		if !p.running() {
+			return fmt.Errorf("vault ended: %s", p.state())
+		}
+		if isStopped(p.pid) {
+			return nil
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	return fmt.Errorf("process %d doesn't stop", p.pid)
+}
+
+// resume ends pause.
+func (p *process) resume() {
+	if p.paused.Swap(false) {
+		p.signal(syscall.SIGCONT)
+	}
 }
 
 // others returns the live processes of the group without Vault itself.

@@ -18,6 +18,33 @@ func groupAttributes() *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 }
 
+// processStat returns the fields of a process after its name: its state, its
+// parent, its group and so on; none if it has ended.
+func processStat(pid string) []string {
+	// "pid (name) state parent group …"; the name may hold anything.
+	stat, err := os.ReadFile("/proc/" + pid + "/stat")
+	if err != nil {
+		return nil
+	}
+	text := string(stat)
+	return strings.Fields(text[strings.LastIndexByte(text, ')')+1:])
+}
+
+// isStopped says whether all of a process is stopped by SIGSTOP.
+func isStopped(pid int) bool {
+	tasks, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
+	if err != nil {
+		return false // it has ended
+	}
+	for _, task := range tasks {
+		stat := processStat(fmt.Sprintf("%d/task/%s", pid, task.Name()))
+		if len(stat) > 0 && stat[0] != "T" {
+			return false
+		}
+	}
+	return true
+}
+
 // groupMembers returns the live processes of a process group.
 func groupMembers(group int) []int {
 	entries, err := os.ReadDir("/proc")
@@ -30,13 +57,7 @@ func groupMembers(group int) []int {
 		if err != nil {
 			continue
 		}
-		// "pid (name) state parent group …"; the name may hold anything.
-		stat, err := os.ReadFile("/proc/" + entry.Name() + "/stat")
-		if err != nil {
-			continue // it has just ended
-		}
-		text := string(stat)
-		fields := strings.Fields(text[strings.LastIndexByte(text, ')')+1:])
+		fields := processStat(entry.Name())
 		if len(fields) > 2 && fields[0] != "Z" && fields[0] != "X" && fields[2] == strconv.Itoa(group) {
 			pids = append(pids, pid)
 		}

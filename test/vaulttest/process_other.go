@@ -18,6 +18,12 @@ func groupAttributes() *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Setpgid: true}
 }
 
+// isStopped says whether a process is stopped by SIGSTOP.
+func isStopped(pid int) bool {
+	state, err := exec.Command("ps", "-o", "state=", "-p", strconv.Itoa(pid)).Output()
+	return err == nil && strings.HasPrefix(strings.TrimSpace(string(state)), "T")
+}
+
 // groupMembers returns the live processes of a process group.
 func groupMembers(group int) []int {
 	out, err := exec.Command("ps", "-A", "-o", "pid=", "-o", "pgid=", "-o", "state=").Output()

@@ -91,6 +91,33 @@ func TestProcess_KillGroupEndsWhatItsLeaderLeft(t *testing.T) {
 	}
 }
 
+func TestProcess_PauseStopsItsLeaderAloneUntilItIsResumedOrKilled(t *testing.T) {
+	t.Parallel()
+	p, g := family(t, t.TempDir())
+	defer g.dismiss()
+	child := p.others()[0]
+	if err := p.pause(); err != nil {
+		t.Fatal(err)
+	}
+	if !isStopped(p.pid) || isStopped(child) {
+		t.Errorf("paused, and the leader is stopped: %t, its child: %t", isStopped(p.pid), isStopped(child))
+	}
+	p.resume()
+	for isStopped(p.pid) {
+		time.Sleep(time.Millisecond)
+	}
+	if err := p.pause(); err != nil {
+		t.Fatal(err)
+	}
+	p.killGroup()
+	if p.running() || len(p.others()) != 0 {
+		t.Errorf("after the kill: running %t, others %v", p.running(), p.others())
+	}
+	if err := p.pause(); err == nil {
+		t.Error("a process that has ended is paused")
+	}
+}
+
 // childRuns is what a process that came to its end had running.
 type childRuns struct {
 	Dir    string

@@ -35,6 +35,9 @@ const (
 	// stopTimeout is how long a server may take to end cleanly before it is
 	// killed. Sealing runs every plugin's clean-up.
 	stopTimeout = 15 * time.Second
+	// healthTimeout is how long a node has to say how it is. Those that ask
+	// ask again.
+	healthTimeout = 3 * time.Second
 	// startTries is how often a start is tried anew when another program took
 	// one of the ports in the meantime.
 	startTries = 5
@@ -93,6 +96,8 @@ type Vault struct {
 	guard     *guard
 	http      *http.Client
 	nodes     []*Node
+	network   *network // between the nodes of a cluster; nil for one node, or where there is no CutOff
+	active    *activeNode
 	unsealKey string
 
 	pluginMu sync.Mutex // held while a plugin is put into the plugin folder
@@ -127,7 +132,7 @@ func Start(tb testing.TB, o Options) *Vault {
 // launch starts everything once. What it returns is to be destroyed even when
 // there is an error.
 func launch(ctx context.Context, bin string, o Options) (*Vault, error) {
-	v := &Vault{opts: o, bin: bin, http: newHTTPClient()}
+	v := &Vault{opts: o, bin: bin, http: newHTTPClient(), active: newActiveNode()}
 	if err := v.makeDir(); err != nil {
 		return v, err
 	}
@@ -159,7 +164,9 @@ func launch(ctx context.Context, bin string, o Options) (*Vault, error) {
 // is on loopback.
 func newHTTPClient() *http.Client {
 	return &http.Client{
-		Transport: &http.Transport{MaxIdleConnsPerHost: 64},
+		// As many as a test has clients at once: one that is closed for want of
+		// room must be opened again for the next call.
+		Transport: &http.Transport{MaxIdleConnsPerHost: 256},
 		// A redirect is an answer that tests want to see.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
@@ -247,6 +254,9 @@ func (v *Vault) end(tb testing.TB) {
 	if tb.Failed() {
 		tb.Logf("vaulttest: the end of Vault's log:\n%s", v.logTail())
 	}
+	if v.network != nil {
+		v.network.heal() // so that nodes which end needn't wait for answers
+	}
 	var ending sync.WaitGroup
 	for _, n := range v.nodes {
 		ending.Go(n.stop)
@@ -259,6 +269,9 @@ func (v *Vault) end(tb testing.TB) {
 func (v *Vault) destroy() {
 	for _, n := range v.nodes {
 		n.killAll()
+	}
+	if v.network != nil {
+		v.network.close()
 	}
 	v.http.CloseIdleConnections()
 	if v.guard != nil {
