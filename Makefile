@@ -9,14 +9,14 @@ BUILD   := CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '-s -w -bui
 GOFILES := $(shell find . -name '*.go' -not -path '*/node_modules/*')
 PLATFORMS := linux/amd64 linux/arm64 darwin/amd64 darwin/arm64
 
-.PHONY: help build release dev demo test test-unit test-integration fuzz lint vulncheck fmt clean
+.PHONY: help build release dev demo test test-unit test-integration soak fuzz lint vulncheck fmt clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-18s %s\n", $$1, $$2}'
 
 build: bin/$(NAME) ## Build the plugin into bin/
 
-bin/$(NAME): $(GOFILES) go.mod go.sum VERSION internal/provider/providers.json internal/price/prices.json
+bin/$(NAME): $(GOFILES) go.mod go.sum VERSION internal/provider/providers.json internal/price/prices.json $(wildcard internal/tokens/*.gz)
 	@mkdir -p bin
 	$(BUILD) -o $@ ./cmd/$(NAME)
 
@@ -47,6 +47,9 @@ test-unit: ## Tests that need Go alone
 test-integration: build ## Tests against a real Vault, with the real SDKs
 	PYTHON_CLIENTS="$$(scripts/clients.sh)" && VAULT_BIN="$$(scripts/vault.sh)" && export PYTHON_CLIENTS VAULT_BIN && \
 	  go test -race -tags integration -count=1 -timeout 40m ./test/...
+
+soak: build ## The long tests of limits, with many crashes and failovers, and each fuzz test for SOAK_FUZZTIME (10m)
+	@scripts/soak.sh
 
 fuzz: ## Each fuzz test for FUZZTIME (10m)
 	@scripts/fuzz.sh

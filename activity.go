@@ -88,7 +88,7 @@ type instanceEntry struct {
 
 func (a *activity) start(storage logical.Storage) {
 	for {
-		err := a.firstWrite(storage)
+		err := a.takeOver(storage)
 		if err == nil {
 			a.enter(stateActive, "")
 			a.b.work(a.ctx, storage)
@@ -104,7 +104,8 @@ func (a *activity) start(storage logical.Storage) {
 	}
 }
 
-func (a *activity) firstWrite(storage logical.Storage) error {
+// takeOver makes the first write, and the limits this process's own.
+func (a *activity) takeOver(storage logical.Storage) error {
 	id, err := uuid.GenerateUUID()
 	if err != nil {
 		return fmt.Errorf("making an instance id: %w", err)
@@ -115,7 +116,10 @@ func (a *activity) firstWrite(storage logical.Storage) error {
 	}
 	ctx, cancel := context.WithTimeout(a.ctx, 10*time.Second)
 	defer cancel()
-	return storage.Put(ctx, &logical.StorageEntry{Key: localPrefix + "instance", Value: value})
+	if err := storage.Put(ctx, &logical.StorageEntry{Key: localPrefix + "instance", Value: value}); err != nil {
+		return err
+	}
+	return a.b.openLedger(ctx, storage, id)
 }
 
 // enter moves to state, unless the instance has ended.

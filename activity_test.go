@@ -15,6 +15,10 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 )
 
+// startWrites is how often an instance writes when it begins: the instance entry
+// and the ledger's epoch.
+const startWrites = 2
+
 // preparedStorage holds the virtual key r, and counts what is written from now on.
 func preparedStorage(t *testing.T) *faultyStorage {
 	t.Helper()
@@ -47,7 +51,7 @@ func TestActivity_OnlyAnInstanceThatMayWriteActs(t *testing.T) {
 			m.initialize()
 			answer, err := m.proxyRequest(logical.UpdateOperation, "", "r/v1/chat/completions", chatBody("m"))
 			if c.acts {
-				if err != nil || answer.Status != http.StatusOK || storage.count() != 1 {
+				if err != nil || answer.Status != http.StatusOK || storage.count() != startWrites {
 					t.Errorf("answered %+v %v after %d writes", answer, err, storage.count())
 				}
 				return
@@ -125,6 +129,15 @@ func (s *gatedStorage) answer(t *testing.T, err error) {
 	soon(t, "answering a put", func() { s.word <- err })
 }
 
+// start lets an instance make the writes with which it begins.
+func (s *gatedStorage) start(t *testing.T) {
+	t.Helper()
+	for range startWrites {
+		s.next(t)
+		s.answer(t, nil)
+	}
+}
+
 // next waits until storage is asked for a put.
 func (s *gatedStorage) next(t *testing.T) {
 	t.Helper()
@@ -183,6 +196,15 @@ func TestActivity_StorageThatRefusesWritesIsRetriedAndShown(t *testing.T) {
 
 	waiting := m.inBackground("r") // waits for the start, and gets through
 	storage.answer(t, nil)
+	storage.next(t) // the ledger's
+	storage.answer(t, errors.New("no epoch"))
+	storage.next(t)
+	if problem, _ := m.read("status")["problem"].(string); !strings.Contains(problem, "no epoch") {
+		t.Errorf("status shows the problem %q", problem)
+	}
+	storage.answer(t, nil)
+	storage.next(t)
+	storage.answer(t, nil)
 	if a := <-waiting; a.Status != http.StatusOK {
 		t.Errorf("answered %+v", a)
 	}
@@ -196,8 +218,7 @@ func TestActivity_InitializeOutlivesItsContext(t *testing.T) {
 		t.Fatal(err)
 	}
 	cancel() // Vault does so when Initialize returns
-	storage.next(t)
-	storage.answer(t, nil)
+	storage.start(t)
 	if err := m.activity.await(t.Context()); err != nil {
 		t.Error(err)
 	}
@@ -249,7 +270,7 @@ func TestActivity_SecondInitializeIsHarmless(t *testing.T) {
 		t.Errorf("status %v, was %v", now, since)
 	}
 	m.activity.end() // waits for whatever was begun
-	if storage.count() != 1 {
+	if storage.count() != startWrites {
 		t.Errorf("%d writes", storage.count())
 	}
 }

@@ -16,6 +16,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
@@ -23,6 +24,7 @@ import (
 	"github.com/hashicorp/vault/sdk/helper/locksutil"
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"vault-plugin-secrets-portkey/internal/ledger"
 	"vault-plugin-secrets-portkey/internal/provider"
 	"vault-plugin-secrets-portkey/internal/relay"
 	"vault-plugin-secrets-portkey/internal/sandbox"
@@ -69,6 +71,9 @@ type backend struct {
 	prices    *prices
 	usage     *usage.Log
 	metrics   *metrics
+	ledger    atomic.Pointer[ledger.Ledger] // once this instance is active
+	alerts    alerts
+	wallClock bool // now isn't the machine's clock
 
 	settings *entryStore[settings]
 	keys     *entryStore[providerKey]
@@ -92,6 +97,8 @@ func newBackend(o Options) (*backend, error) {
 		transport: o.Transport,
 		keyLocks:  locksutil.CreateLocks(),
 		roleLocks: locksutil.CreateLocks(),
+		alerts:    make(alerts, 256),
+		wallClock: o.Now != nil,
 	}
 	if b.now == nil {
 		b.now = time.Now
@@ -128,6 +135,7 @@ func newBackend(o Options) (*backend, error) {
 			b.pathRoles(),
 			b.pathProxy(),
 			b.pathUsage(),
+			b.pathUsageLimits(),
 			b.pathPrices(),
 			b.pathStatus(),
 			b.pathMetrics(),

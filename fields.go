@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"sort"
 	"strings"
@@ -63,11 +64,26 @@ func checkTypes(data map[string]any, schema map[string]*framework.FieldSchema) e
 		}
 		_, isText := data[name].(string)
 		sensitive := field.DisplayAttrs != nil && field.DisplayAttrs.Sensitive
-		if _, _, err := d.GetOkErr(name); err != nil || sensitive && !isText {
+		if _, _, err := d.GetOkErr(name); err != nil || sensitive && !isText || !whole(field.Type, data[name]) {
 			return fmt.Errorf("%s must be %s", name, describeType(field.Type))
 		}
 	}
 	return nil
+}
+
+// whole says whether a number that was given for a whole one is one: the
+// framework cuts the rest off in silence, which makes 0 of a threshold of 0.8.
+func whole(t framework.FieldType, raw any) bool {
+	if t != framework.TypeInt && t != framework.TypeCommaIntSlice {
+		return true
+	}
+	switch v := raw.(type) {
+	case float64:
+		return v == math.Trunc(v)
+	case []any:
+		return !slices.ContainsFunc(v, func(item any) bool { return !whole(t, item) })
+	}
+	return true
 }
 
 // describeType says what a value of that type is to the one who writes it.
@@ -85,6 +101,10 @@ func describeType(t framework.FieldType) string {
 		return "a duration such as 90s or 720h, or a number of seconds"
 	case framework.TypeCommaStringSlice:
 		return "a list of texts, or one text with commas"
+	case framework.TypeSlice:
+		return "a list"
+	case framework.TypeCommaIntSlice:
+		return "a list of whole numbers, or one text with commas"
 	case framework.TypeKVPairs:
 		return "name=value pairs, or a JSON object of texts"
 	case framework.TypeMap:

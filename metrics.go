@@ -25,6 +25,7 @@ type metrics struct {
 	cost      *prometheus.CounterVec
 	inFlight  prometheus.Gauge
 	writes    prometheus.Counter
+	exceeded  *prometheus.CounterVec
 	duration  *prometheus.HistogramVec
 	firstByte *prometheus.HistogramVec
 }
@@ -42,12 +43,14 @@ func newMetrics() *metrics {
 			Help: "Cost in US dollars, by how it is known: reported, estimated or unconfirmed."}, []string{"role", "model", "basis"}),
 		inFlight: prometheus.NewGauge(prometheus.GaugeOpts{Namespace: ns, Name: "requests_in_flight", Help: "Requests under way."}),
 		writes:   prometheus.NewCounter(prometheus.CounterOpts{Namespace: ns, Name: "storage_writes_total", Help: "Writes to Vault's storage."}),
+		exceeded: prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: ns, Name: "bound_exceeded_total",
+			Help: "Requests that used more than the limits held for them; all of it was charged."}, []string{"role", "model"}),
 		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{Namespace: ns, Name: "request_duration_seconds",
 			Help: "From admission to the end of the answer.", Buckets: seconds}, []string{"outcome"}),
 		firstByte: prometheus.NewHistogramVec(prometheus.HistogramOpts{Namespace: ns, Name: "time_to_first_byte_seconds",
 			Help: "From admission to the first byte of the provider's answer.", Buckets: seconds}, []string{"outcome"}),
 	}
-	m.registry.MustRegister(m.requests, m.tokens, m.cost, m.inFlight, m.writes, m.duration, m.firstByte)
+	m.registry.MustRegister(m.requests, m.tokens, m.cost, m.inFlight, m.writes, m.exceeded, m.duration, m.firstByte)
 	return m
 }
 
@@ -65,6 +68,9 @@ func (m *metrics) observe(o relay.Outcome) {
 	m.requests.WithLabelValues(o.VirtualKey, model, outcome).Inc()
 	if o.Result == relay.Refused {
 		return
+	}
+	if o.BoundExceeded {
+		m.exceeded.WithLabelValues(o.VirtualKey, model).Inc()
 	}
 	m.duration.WithLabelValues(outcome).Observe(o.Ended.Sub(o.Started).Seconds())
 	if !o.FirstByte.IsZero() {

@@ -50,7 +50,7 @@ func TestKey_DeletedIsGoneAndMissingIsNothing(t *testing.T) {
 	}
 	m.delete("keys/a") // once more is no error
 	m.refused(logical.PatchOperation, "keys/a", map[string]any{"note": "x"}, "create it first")
-	if len(entries(t, m.storage)) != 1 { // the instance entry
+	if len(entries(t, m.storage)) != startWrites {
 		t.Errorf("storage still holds %v", entries(t, m.storage))
 	}
 }

@@ -126,6 +126,7 @@ func (b *backend) serveInline(ctx context.Context, req *logical.Request, name st
 	call := &relay.Request{
 		VirtualKey: vk, Header: http.Header(req.Headers), Timeout: settings.upstreamTimeout(),
 		Book: book, DefaultOutputCap: int64(settings.outputCap()),
+		Ledger: b.ledger.Load(), Entity: req.EntityID, Zone: settings.location(),
 		Settled: func(o relay.Outcome) {
 			answer.outcome = o
 			b.spend(settings, req.EntityID, o)
@@ -175,6 +176,8 @@ func (b *backend) virtualKey(ctx context.Context, req *logical.Request, settings
 	return &relay.VirtualKey{
 		Name: name, Disabled: r.Disabled, ExpiresAt: r.ExpiresAt, Models: r.Models,
 		Defaults: r.DefaultParams, Forced: r.ForcedParams, Target: key.target,
+		Limits: r.limits, MinOutputTokens: int64(r.MinOutputTokens), KeepCap: r.KeepCap,
+		AllowUnbounded: r.AllowUnbounded, AllowUnmetered: r.AllowUnmetered,
 	}, nil
 }
 

@@ -69,7 +69,11 @@ func (b *backend) proxyCLI(ctx context.Context, req *logical.Request, d *framewo
 	// What these say of the provider's body isn't true of this one.
 	answer.header.Del("Content-Type")
 	answer.header.Del("Content-Length")
-	return &logical.Response{Data: data, Headers: answer.header}, nil
+	resp := &logical.Response{Data: data, Headers: answer.header}
+	if capped := answer.outcome.Capped; capped > 0 {
+		resp.AddWarning(fmt.Sprintf("the answer was capped at %d output tokens, because of the virtual key's limits", capped))
+	}
+	return resp, nil
 }
 
 // chatRequest makes an OpenAI chat request of the fields.

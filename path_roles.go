@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"strings"
 	"time"
@@ -17,6 +18,7 @@ import (
 	"github.com/hashicorp/vault/sdk/helper/locksutil"
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"vault-plugin-secrets-portkey/internal/ledger"
 	"vault-plugin-secrets-portkey/internal/relay"
 	"vault-plugin-secrets-portkey/internal/wire"
 )
@@ -33,6 +35,7 @@ const (
 type role struct {
 	// ID tells a role from one of the same name that was there before it.
 	ID            string                     `json:"id"`
+	Name          string                     `json:"name"`
 	Key           string                     `json:"key"`
 	Models        []string                   `json:"models,omitempty"`
 	Disabled      bool                       `json:"disabled,omitempty"`
@@ -48,6 +51,9 @@ type role struct {
 	Metadata      map[string]string          `json:"metadata,omitempty"`
 	CreatedAt     time.Time                  `json:"created_at"`
 	UpdatedAt     time.Time                  `json:"updated_at"`
+	roleLimits
+
+	limits *ledger.Policy // made by prepare
 }
 
 // prepare checks what needs no storage; the error is the user's.
@@ -73,7 +79,9 @@ func (r *role) prepare() error {
 			return fmt.Errorf("%s has %d items; the most is %d", field, len(list), maxListLen)
 		}
 	}
-	return nil
+	var err error
+	r.limits, err = r.policy(r.Name, r.ID)
+	return err
 }
 
 // state is what operators can set.
@@ -82,13 +90,15 @@ func (r *role) state() map[string]any {
 	if !r.ExpiresAt.IsZero() {
 		expires = r.ExpiresAt.Format(time.RFC3339)
 	}
-	return map[string]any{
+	state := r.roleLimits.state()
+	maps.Copy(state, map[string]any{
 		"key": r.Key, "models": orEmpty(r.Models), "enabled": !r.Disabled, "expires_at": expires,
 		"allowed_entity_ids": orEmpty(r.EntityIDs), "allowed_entity_names": orEmpty(r.EntityNames),
 		"allowed_group_ids": orEmpty(r.GroupIDs), "allowed_group_names": orEmpty(r.GroupNames), "allowed_aliases": orEmpty(r.Aliases),
 		"default_params": paramsData(r.DefaultParams), "forced_params": paramsData(r.ForcedParams),
 		"note": r.Note, "metadata": orEmptyMap(r.Metadata),
-	}
+	})
+	return state
 }
 
 func (r *role) responseData() map[string]any {
@@ -111,7 +121,8 @@ func roleFields() map[string]*framework.FieldSchema {
 	list := func(description string) *framework.FieldSchema {
 		return &framework.FieldSchema{Type: framework.TypeCommaStringSlice, Description: description}
 	}
-	return map[string]*framework.FieldSchema{
+	fields := limitFields()
+	maps.Copy(fields, map[string]*framework.FieldSchema{
 		"name":                 {Type: framework.TypeString, Description: "Name of the virtual key; apps use it."},
 		"key":                  {Type: framework.TypeString, Description: "Name of the provider key that it uses."},
 		"models":               list("Models that may be used, as globs: gpt-4o*,text-embedding-3-small. Empty allows every model."),
@@ -127,7 +138,8 @@ func roleFields() map[string]*framework.FieldSchema {
 		"forced_params":        {Type: framework.TypeMap, Description: "Request parameters that win over the caller's, as a JSON object."},
 		"note":                 {Type: framework.TypeString, Description: "Free text for people."},
 		"metadata":             {Type: framework.TypeKVPairs, Description: "Free name=value pairs."},
-	}
+	})
+	return fields
 }
 
 func (b *backend) pathRoles() []*framework.Path {
@@ -177,7 +189,13 @@ func (b *backend) readRole(ctx context.Context, req *logical.Request, d *framewo
 	if err != nil || r == nil {
 		return nil, err
 	}
-	return &logical.Response{Data: r.responseData()}, nil
+	resp := &logical.Response{Data: r.responseData()}
+	statuses, err := b.limitStatus(ctx, req.Storage, r)
+	if err != nil {
+		resp.AddWarning("what the limits have counted can't be read: " + err.Error())
+	}
+	addThresholdWarnings(resp, statuses)
+	return resp, nil
 }
 
 func (b *backend) describeRole(ctx context.Context, storage logical.Storage, name string) (map[string]any, error) {
@@ -185,9 +203,14 @@ func (b *backend) describeRole(ctx context.Context, storage logical.Storage, nam
 	if err != nil || r == nil {
 		return nil, err
 	}
+	statuses, err := b.limitStatus(ctx, storage, r)
+	if err != nil {
+		return nil, err
+	}
 	data := r.responseData()
 	return map[string]any{
 		"key": data["key"], "models": data["models"], "enabled": data["enabled"], "expires_at": data["expires_at"], "note": data["note"],
+		"limits": strings.Join(r.texts(), "; "), "nearest_limit": nearestLimit(statuses),
 	}, nil
 }
 
@@ -197,7 +220,7 @@ func (b *backend) writeRole(ctx context.Context, req *logical.Request, d *framew
 		if old != nil {
 			*r = *old
 		}
-		return r, b.applyRole(r, d)
+		return r, b.applyRole(r, old, d)
 	})
 }
 
@@ -215,16 +238,13 @@ func (b *backend) patchRole(ctx context.Context, req *logical.Request, d *framew
 			return nil, err
 		}
 		r := &role{ID: old.ID, CreatedAt: old.CreatedAt}
-		return r, b.applyRole(r, merged)
+		return r, b.applyRole(r, old, merged)
 	})
 }
 
 // changeRole stores what change makes of the role of that name, nil for none.
 // An error of change is the user's.
 func (b *backend) changeRole(ctx context.Context, req *logical.Request, d *framework.FieldData, change func(*role) (*role, error)) (*logical.Response, error) {
-	if _, given := req.Data["limits"]; given {
-		return logical.ErrorResponse("limits are not supported by this version (%s): the virtual key was not stored, so that nobody takes it for limited", b.version), nil
-	}
 	if err := errors.Join(unknownFields(req, d), wholeSeconds(d, "ttl")); err != nil {
 		return logical.ErrorResponse(err.Error()), nil
 	}
@@ -244,6 +264,7 @@ func (b *backend) changeRole(ctx context.Context, req *logical.Request, d *frame
 	if err := checkText(name, r.Note, r.Metadata); err != nil {
 		return respond(err)
 	}
+	r.Name = name
 	if err := r.prepare(); err != nil {
 		return respond(err)
 	}
@@ -257,7 +278,7 @@ func (b *backend) changeRole(ctx context.Context, req *logical.Request, d *frame
 	if err := b.storeRole(ctx, req.Storage, name, r, old); err != nil {
 		return respond(err)
 	}
-	return b.roleWarnings(r), nil
+	return b.roleWarnings(r, old), nil
 }
 
 // storeRole writes the reference before the role and removes the former one
@@ -317,8 +338,8 @@ func (b *backend) rolesOfKey(ctx context.Context, storage logical.Storage, key s
 	return users, nil
 }
 
-func (b *backend) roleWarnings(r *role) *logical.Response {
-	resp := &logical.Response{}
+func (b *backend) roleWarnings(r, old *role) *logical.Response {
+	resp := &logical.Response{Warnings: r.limitWarnings(old)}
 	if !r.ExpiresAt.IsZero() && !b.now().Before(r.ExpiresAt) {
 		resp.AddWarning(fmt.Sprintf("expires_at (%s) is in the past: the virtual key can't be used", r.ExpiresAt.Format(time.RFC3339)))
 	}
@@ -334,7 +355,7 @@ func (b *backend) roleWarnings(r *role) *logical.Response {
 		}
 	}
 	if b.System().ReplicationState().HasState(consts.ReplicationPerformancePrimary | consts.ReplicationPerformanceSecondary) {
-		resp.AddWarning("this cluster replicates: the virtual key works on every cluster, each with its own provider traffic")
+		resp.AddWarning("this cluster replicates: the virtual key works on every cluster, each with its own provider traffic and its own count of every limit")
 	}
 	if len(resp.Warnings) == 0 {
 		return nil
@@ -356,12 +377,13 @@ func (b *backend) deleteRole(ctx context.Context, req *logical.Request, d *frame
 	}
 	if old != nil {
 		b.dropReference(ctx, req.Storage, old.Key, name)
+		b.dropCounts(ctx, old.ID)
 	}
 	return nil, nil
 }
 
-// applyRole sets the fields that d gives.
-func (b *backend) applyRole(r *role, d *framework.FieldData) error {
+// applyRole sets the fields that d gives. old is the role before, nil for none.
+func (b *backend) applyRole(r, old *role, d *framework.FieldData) error {
 	setString(d, "key", &r.Key)
 	setString(d, "note", &r.Note)
 	setMap(d, "metadata", &r.Metadata)
@@ -373,6 +395,13 @@ func (b *backend) applyRole(r *role, d *framework.FieldData) error {
 	}
 	if v, ok := d.GetOk("enabled"); ok {
 		r.Disabled = !v.(bool)
+	}
+	before := &roleLimits{}
+	if old != nil {
+		before = &old.roleLimits
+	}
+	if err := b.applyLimits(&r.roleLimits, before, d); err != nil {
+		return err
 	}
 	if err := setParams(d, "default_params", &r.DefaultParams); err != nil {
 		return err
@@ -419,6 +448,7 @@ down further. Deleting a virtual key or setting enabled=false works at once.
 
     vault write <mount>/roles/team-a key=openai models='gpt-4o*' ttl=720h
     vault write <mount>/roles/team-b key=openai default_params='{"temperature":0.2}'
+    vault write <mount>/roles/team-c key=openai limits="usd=100/month" limits="requests=60/minute per entity"
     vault patch <mount>/roles/team-a enabled=false
 
 In a patch, null restores the default: no expiry, enabled, no restriction.

@@ -191,8 +191,7 @@ func TestRole_BadInputIsRefusedAndStoresNothing(t *testing.T) {
 		"no key":                  {map[string]any{"note": "n"}, "key is missing"},
 		"key that is not there":   {map[string]any{"key": "c"}, `no provider key "c"`},
 		"misspelt field":          {map[string]any{"key": "a", "modles": "x"}, `"modles" (did you mean "models"?)`},
-		"unknown field":           {map[string]any{"key": "a", "zzzzzz": "x"}, "the fields are allowed_aliases"},
-		"limits":                  {map[string]any{"key": "a", "limits": "usd=1/month"}, "limits are not supported by this version"},
+		"unknown field":           {map[string]any{"key": "a", "zzzzzz": "x"}, "the fields are alert_thresholds, allow_unbounded"},
 		"model with a space":      {map[string]any{"key": "a", "models": []string{"gpt 4"}}, "is no model name"},
 		"model too long":          {map[string]any{"key": "a", "models": strings.Repeat("m", 257)}, "is no model name"},
 		"too many models":         {map[string]any{"key": "a", "models": long}, "models has 1001 items"},
@@ -220,15 +219,6 @@ func TestRole_BadInputIsRefusedAndStoresNothing(t *testing.T) {
 	m.t = t
 	m.refused(logical.UpdateOperation, "roles/"+strings.Repeat("n", maxNameLen+1), map[string]any{"key": "a"}, "the name is")
 	m.write("roles/"+strings.Repeat("n", maxNameLen), map[string]any{"key": "a", "note": strings.Repeat("n", maxNoteLen), "models": long[1:]})
-}
-
-func TestRole_LimitsAreRefusedOnPatchAndUpdateToo(t *testing.T) {
-	m := newRoleMount(t, Options{})
-	m.write("roles/r", map[string]any{"key": "a"})
-	for _, op := range []logical.Operation{logical.UpdateOperation, logical.PatchOperation} {
-		m.refused(op, "roles/r", map[string]any{"limits": []any{"usd=1/month"}, "note": "n"}, "limits are not supported")
-	}
-	wantFields(t, m.read("roles/r"), map[string]any{"note": ""})
 }
 
 func TestRole_ParamsAreTakenAsTextAndAsObject(t *testing.T) {

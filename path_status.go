@@ -48,6 +48,9 @@ func (b *backend) pathStatus() []*framework.Path {
 
 func (b *backend) readStatus(context.Context, *logical.Request, *framework.FieldData) (*logical.Response, error) {
 	state, problem, since := b.activity.status()
+	if l := b.ledger.Load(); l != nil && l.Fenced() {
+		problem = "another instance keeps the limits now; this one refuses requests on virtual keys with limits"
+	}
 	return &logical.Response{Data: map[string]any{
 		"version":      b.version,
 		"state":        state,

@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -37,15 +38,19 @@ func (b *backend) pathUsage() []*framework.Path {
 		"total":     {Type: framework.TypeMap, Required: true, Description: "What all rows add up to."},
 		"rows":      {Type: framework.TypeSlice, Required: true, Description: "One for each combination of what was grouped by."},
 	}
-	read := func(callback framework.OperationFunc, summary string) framework.OperationHandler {
+	read := func(callback framework.OperationFunc, summary string, answer map[string]*framework.FieldSchema) framework.OperationHandler {
 		return &framework.PathOperation{Callback: callback, Summary: summary, ForwardPerformanceStandby: true, Responses: ok("The usage.", answer)}
 	}
+	ofRole := maps.Clone(answer)
+	ofRole["limits"] = limitsField()
+	queryOfRole := maps.Clone(query)
+	queryOfRole["entity"] = &framework.FieldSchema{Type: framework.TypeString, Query: true, Description: "Show of limits that count entities apart only this entity's counts; none means callers without one."}
 	return []*framework.Path{
 		{
 			Pattern: "usage/?$",
 			Fields:  map[string]*framework.FieldSchema{"from": query["from"], "to": query["to"], "group_by": query["group_by"]},
 			Operations: map[logical.Operation]framework.OperationHandler{
-				logical.ReadOperation: read(b.readAllUsage, "Read the usage of all virtual keys."),
+				logical.ReadOperation: read(b.readAllUsage, "Read the usage of all virtual keys.", answer),
 				logical.ListOperation: &framework.PathOperation{
 					Callback: b.listUsage, Summary: "List the virtual keys that have usage.", ForwardPerformanceStandby: true,
 					Responses: ok("The names.", map[string]*framework.FieldSchema{"keys": {Type: framework.TypeStringSlice, Description: "The names, in order."}}),
@@ -57,9 +62,9 @@ func (b *backend) pathUsage() []*framework.Path {
 		},
 		{
 			Pattern: "usage/" + framework.GenericNameRegex("role"),
-			Fields:  query,
+			Fields:  queryOfRole,
 			Operations: map[logical.Operation]framework.OperationHandler{
-				logical.ReadOperation: read(b.readUsage, "Read the usage of a virtual key."),
+				logical.ReadOperation: read(b.readUsage, "Read the usage and the limits of a virtual key.", ofRole),
 			},
 			DisplayAttrs:    &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "usage-of-virtual-key"},
 			HelpSynopsis:    "What a virtual key used and cost.",
@@ -139,7 +144,14 @@ func (b *backend) readUsage(ctx context.Context, req *logical.Request, d *framew
 	if err != nil {
 		return respond(err)
 	}
-	return b.usageOf(ctx, req.Storage, q, []string{d.Get("role").(string)})
+	resp, err := b.usageOf(ctx, req.Storage, q, []string{d.Get("role").(string)})
+	if err != nil {
+		return nil, err
+	}
+	if err := b.addLimits(ctx, req, d, resp); err != nil {
+		return respond(err)
+	}
+	return resp, nil
 }
 
 func (b *backend) readAllUsage(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {

@@ -38,7 +38,7 @@ func exercises() []struct {
 		{logical.ListOperation, "keys/", nil},
 		{logical.UpdateOperation, "keys/k/verify", nil},
 		{logical.UpdateOperation, "keys/k/rotate", map[string]any{"api_key": secretB}},
-		{logical.CreateOperation, "roles/r", map[string]any{"key": "k", "default_params": map[string]any{"n": 1}, "forced_params": map[string]any{"n": 1}}},
+		{logical.CreateOperation, "roles/r", map[string]any{"key": "k", "default_params": map[string]any{"n": 1}, "forced_params": map[string]any{"n": 1}, "limits": []any{"requests=1000/month", "concurrent=9"}}},
 		{logical.UpdateOperation, "roles/r", map[string]any{"expires_at": "2020-01-01T00:00:00Z"}},
 		{logical.PatchOperation, "roles/r", map[string]any{"expires_at": nil, "metadata": map[string]any{"a": "b"}}},
 		{logical.ReadOperation, "roles/r", nil},
@@ -53,6 +53,8 @@ func exercises() []struct {
 		{logical.ListOperation, "prices/openai/", nil},
 		{logical.DeleteOperation, "prices/openai/own*", nil},
 		{logical.ReadOperation, "usage/r", map[string]any{"from": "2020-01-01", "group_by": "day,model,entity"}},
+		{logical.UpdateOperation, "usage/r/reset", map[string]any{"limit": "requests/month"}},
+		{logical.UpdateOperation, "usage/r/write-off", map[string]any{"unconfirmed": true}},
 		{logical.ReadOperation, "usage", map[string]any{"group_by": "role"}},
 		{logical.ListOperation, "usage/", nil},
 		{logical.ReadOperation, "metrics", nil},
@@ -154,7 +156,7 @@ func checkResponses(t *testing.T, where string, responses []framework.Response) 
 // state belongs on the active node.
 func TestSchema_WhatOnlyTheActiveNodeMayAnswerIsForwarded(t *testing.T) {
 	m := newMount(t, Options{})
-	for _, path := range []string{"proxy/r", "proxy/r/v1/models", "status", "healthz", "keys/k/rotate", "keys/k/verify", "usage", "usage/r", "metrics"} {
+	for _, path := range []string{"proxy/r", "proxy/r/v1/models", "status", "healthz", "keys/k/rotate", "keys/k/verify", "usage", "usage/r", "usage/r/reset", "usage/r/write-off", "metrics"} {
 		for op, handler := range m.Route(path).Operations {
 			if !handler.Properties().ForwardPerformanceStandby {
 				t.Errorf("%s %s is not forwarded by standbys", op, path)
@@ -201,7 +203,7 @@ func TestSchema_OpenAPIOperationIDsAreUnique(t *testing.T) {
 	sort.Strings(paths)
 	want := "/config /healthz /keys/ /keys/{name} /keys/{name}/rotate /keys/{name}/verify /metrics " +
 		"/prices/ /prices/{provider}/ /prices/{provider}/{model} /providers/ /providers/{id} " +
-		"/proxy/{virtual_key} /proxy/{virtual_key}/{provider_path} /roles/ /roles/{name} /status /usage /usage/ /usage/{role}"
+		"/proxy/{virtual_key} /proxy/{virtual_key}/{provider_path} /roles/ /roles/{name} /status /usage /usage/ /usage/{role} /usage/{role}/reset /usage/{role}/write-off"
 	if got := strings.Join(paths, " "); got != want {
 		t.Errorf("the paths are\n%s\nwant\n%s", got, want)
 	}

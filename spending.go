@@ -4,6 +4,7 @@ package portkey
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
@@ -56,6 +57,8 @@ func countsOf(o relay.Outcome) usage.Counts {
 // last write that makes the record exact.
 func (b *backend) work(ctx context.Context, storage logical.Storage) {
 	storage = countedStorage{storage, b.metrics.writes}
+	b.inBackground(func() { b.resumeDrops(ctx) })
+	b.inBackground(func() { b.tellAlerts(ctx) })
 	tick := time.NewTicker(flushEvery)
 	defer tick.Stop()
 	prune := time.NewTicker(pruneEvery)
@@ -63,19 +66,37 @@ func (b *backend) work(ctx context.Context, storage logical.Storage) {
 	for {
 		select {
 		case <-prune.C:
-			b.activity.working.Add(1) // ended by the end of ctx, which waits for it
-			go func() {
-				defer b.activity.working.Done()
+			b.inBackground(func() {
 				b.pruneUsage(ctx, storage)
-			}()
+				b.resumeDrops(ctx)
+			})
 		case <-ctx.Done():
-			b.inline.drain(drainTimeout)
-			b.flushUsage(context.WithoutCancel(ctx), storage)
+			b.finish(context.WithoutCancel(ctx), storage)
 			return
 		case <-tick.C:
 			b.flushUsage(ctx, storage)
+			b.ledger.Load().Sweep()
 		}
 	}
+}
+
+// inBackground runs f, which ends with the instance; the end waits for it.
+func (b *backend) inBackground(f func()) {
+	b.activity.working.Add(1)
+	go func() {
+		defer b.activity.working.Done()
+		f()
+	}()
+}
+
+// finish makes the last writes: the calls under way, which the end cancels, are
+// settled first.
+func (b *backend) finish(ctx context.Context, storage logical.Storage) {
+	var writes sync.WaitGroup
+	writes.Go(func() { b.closeLedger(ctx) })
+	b.inline.drain(drainTimeout)
+	b.flushUsage(ctx, storage)
+	writes.Wait()
 }
 
 // A clean end takes no longer than Vault can wait: the calls under way, which

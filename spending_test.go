@@ -141,8 +141,7 @@ func TestSpending_ACallThatIgnoresItsEndHoldsUpNoCleanup(t *testing.T) {
 func TestSpending_StorageThatHangsHoldsUpNoCleanup(t *testing.T) {
 	m, storage, up := newGatedMount(t)
 	m.initialize()
-	storage.next(t)
-	storage.answer(t, nil)
+	storage.start(t)
 	up.answer = usageAnswer(1, 1)
 	m.chat("r", "m").want(t, http.StatusOK, "")
 	soon(t, "Cleanup", func() { m.Cleanup(context.Background()) })

@@ -34,6 +34,14 @@ path "portkey/usage/*" {
   capabilities = ["read"]
 }
 
+path "portkey/usage/+/reset" {
+  capabilities = ["update"]
+}
+
+path "portkey/usage/+/write-off" {
+  capabilities = ["update"]
+}
+
 path "portkey/usage" {
   capabilities = ["read", "list"]
 }

@@ -136,7 +136,22 @@ say "9. What it cost, to the nano-dollar"
 run 'vault read -field=total portkey/usage/team-a'
 run 'vault read -field=rows portkey/usage/team-a'
 
-say "10. A provider key in use can't be deleted by accident"
+say "10. A limit that can't be overspent: the virtual key has 0.00008 USD a month left to spend"
+run "vault write portkey/roles/team-c key=llm models='$model' limits='usd=0.00008/month' limits='requests=100/minute' min_output_tokens=16"
+vault policy write team-c-app - >/dev/null <<'END'
+path "portkey/proxy/team-c/*" { capabilities = ["update"] }
+END
+APP_TOKEN=$(vault token create -policy=team-c-app -ttl=1h -field=token)
+for _ in $(seq 20); do
+	curl -s "$VAULT_ADDR/v1/portkey/proxy/team-c/v1/chat/completions" -H "Authorization: Bearer $APP_TOKEN" \
+		-d "{\"model\":\"$model\",\"max_tokens\":40,\"messages\":[{\"role\":\"user\",\"content\":\"Hi\"}]}" >"$work/answer"
+	grep -q budget_exceeded "$work/answer" && break
+done
+run "$(ask APP_TOKEN team-c "$model")" || true
+expect budget_exceeded
+run 'vault read -format=json -field=limits portkey/usage/team-c'
+
+say "11. A provider key in use can't be deleted by accident"
 refused 'vault delete portkey/keys/llm' 'team-a, team-b'
 
 say "That was all. Next: make dev, and the tour in README.md"

@@ -67,6 +67,14 @@ const (
 	CodeStorage            = "storage_unavailable"
 	CodeCallerGone         = "caller_gone"
 	CodeUpstreamNotAllowed = "upstream_not_allowed"
+
+	CodeBudgetExceeded      = "budget_exceeded"
+	CodeBudgetReserved      = "budget_reserved"
+	CodeRequestExceedsLimit = "request_exceeds_limit"
+	CodeCostUnbounded       = "cost_unbounded"
+	CodeRouteNotMetered     = "route_not_metered"
+	CodeModelNotPriced      = "model_not_priced"
+	CodeLedgerUnavailable   = "ledger_unavailable"
 )
 
 // Error implements the error interface with the message alone.
@@ -96,6 +104,10 @@ func (e *Error) JSON() []byte {
 	return body
 }
 
+// longestRetry is how long OpenAI's SDKs wait at the most; told to wait longer,
+// some try again at once. X-Should-Retry, which they all read, keeps them from it.
+const longestRetry = time.Minute
+
 // Write answers with e on w. It must be called before anything else was
 // written there.
 func (e *Error) Write(w http.ResponseWriter) {
@@ -103,6 +115,9 @@ func (e *Error) Write(w http.ResponseWriter) {
 	h.Set("Content-Type", "application/json")
 	if e.RetryAfter > 0 {
 		h.Set("Retry-After", strconv.FormatInt(int64((e.RetryAfter+time.Second-1)/time.Second), 10))
+	}
+	if e.RetryAfter > longestRetry {
+		h.Set("X-Should-Retry", "false")
 	}
 	w.WriteHeader(e.Status)
 	// A caller that went away can't be told more.

@@ -21,7 +21,7 @@ import (
 var dropAnswerHeaders = map[string]bool{
 	"Connection": true, "Keep-Alive": true, "Proxy-Authenticate": true, "Proxy-Connection": true, "Te": true,
 	"Trailer": true, "Transfer-Encoding": true, "Upgrade": true, "Alt-Svc": true, "Set-Cookie": true, "Location": true,
-	"Strict-Transport-Security": true, TraceHeader: true,
+	"Strict-Transport-Security": true, TraceHeader: true, CappedHeader: true,
 }
 
 // copyBuffers hold answers on their way through. 32 KiB is the size of the
@@ -80,7 +80,7 @@ func writeError(err error) *apierror.Error {
 	if errors.As(err, &verdict) {
 		return verdict
 	}
-	return &apierror.Error{Status: 499, Type: apierror.TypeAPI, Code: apierror.CodeCallerGone, Message: "the caller went away"}
+	return callerGone()
 }
 
 func copyHeader(to, from http.Header, mask *mask) {

@@ -3,6 +3,8 @@
 package relay
 
 import (
+	"math"
+
 	"vault-plugin-secrets-portkey/internal/price"
 	"vault-plugin-secrets-portkey/internal/wire"
 )
@@ -13,6 +15,9 @@ const (
 	// OpenAI's cookbook counts 3 or 4 for a message and about 12 for a function.
 	perMessage = 16
 	perTool    = 64
+	// anyTool is what tools add once: Anthropic's tell the model how to use them
+	// (https://docs.anthropic.com/en/docs/agents-and-tools/tool-use/overview).
+	anyTool = 640
 	// perRequest is for what frames the whole prompt.
 	perRequest = 64
 	// largestContext is taken for a model whose context window isn't known: the
@@ -24,23 +29,58 @@ const (
 func (x *exchange) bound() price.Bound {
 	p := &x.params
 	b := price.Bound{InputMedia: p.Input.Media, OutputMedia: p.AudioOutput}
-	context := int64(largestContext)
-	if x.price != nil && x.price.ContextWindow > 0 {
-		context = x.price.ContextWindow
+	context := x.contextWindow()
+	b.Input = x.inputText() + perRequest + perMessage*p.Input.Messages + perTool*p.Input.Tools
+	if p.Input.Tools > 0 {
+		b.Input += anyTool
 	}
-	b.Input = min(p.Input.TextBytes+perRequest+perMessage*p.Input.Messages+perTool*p.Input.Tools, context)
+	b.Input = min(b.Input, context)
 	if p.Input.Media || p.Input.References || len(p.Input.OpenEnded) > 0 {
 		b.Input = context
 	}
-	switch p.Kind {
-	case wire.Chat, wire.Completions, wire.Responses:
-		perChoice := p.OutputCap
-		if perChoice < 0 {
-			perChoice = x.req.DefaultOutputCap
-		}
-		b.Output = p.MaxOutput(perChoice)
+	if x.hasOutput() {
+		b.Output = p.MaxOutput(x.perChoice())
 	}
 	return b
+}
+
+// contextWindow is the most input tokens that the models of the request can read.
+// Inputs that aren't a conversation are read one by one.
+func (x *exchange) contextWindow() int64 {
+	context := windowOf(x.price)
+	if len(x.params.OtherModels) > 0 {
+		if len(x.otherPrices) < len(x.params.OtherModels) { // not looked up
+			context = largestContext
+		}
+		for _, other := range x.otherPrices {
+			context = max(context, windowOf(other))
+		}
+	}
+	switch x.params.Kind {
+	case wire.Completions, wire.Embeddings, wire.Moderations:
+		inputs := max(x.params.Input.Messages, 1)
+		return min(context, math.MaxInt64/inputs) * inputs
+	}
+	return context
+}
+
+func windowOf(m *price.Match) int64 {
+	if m == nil || m.ContextWindow <= 0 {
+		return largestContext
+	}
+	return m.ContextWindow
+}
+
+// perChoice is the most output tokens that each choice can have: what was
+// reserved, else what the request says, else the default.
+func (x *exchange) perChoice() int64 {
+	switch {
+	case x.outputCap >= 0:
+		return x.outputCap
+	case x.params.OutputCap >= 0:
+		return x.params.OutputCap
+	}
+	return x.req.DefaultOutputCap
 }
 
 // worstCase is the bound as usage. An unmetered route has no tokens that anybody knows of.

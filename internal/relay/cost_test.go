@@ -19,7 +19,7 @@ func sandboxRequest(t *testing.T, text string) (*Request, http.RoundTripper) {
 	t.Helper()
 	req := chatRequest(t, text)
 	req.VirtualKey.Target = targetAt(t, "sandbox", "")
-	table, err := price.Load()
+	table, err := loadTable()
 	if err != nil {
 		t.Fatal(err)
 	}

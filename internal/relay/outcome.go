@@ -10,7 +10,9 @@ import (
 	"time"
 
 	"vault-plugin-secrets-portkey/internal/apierror"
+	"vault-plugin-secrets-portkey/internal/ledger"
 	"vault-plugin-secrets-portkey/internal/price"
+	"vault-plugin-secrets-portkey/internal/tokens"
 	"vault-plugin-secrets-portkey/internal/wire"
 )
 
@@ -62,6 +64,11 @@ type Outcome struct {
 	// Unpriced means that tokens, or a route, have no price, so that Cost is
 	// not what the request cost.
 	Unpriced bool
+	// BoundExceeded means that more was used than the limits held for it.
+	BoundExceeded bool
+	// Capped is the cap on output tokens that the request was sent with where it
+	// isn't the caller's; 0 for none.
+	Capped int64
 	// Started is the admission; FirstByte is zero if no answer came.
 	Started, FirstByte, Ended time.Time
 }
@@ -72,6 +79,16 @@ type exchange struct {
 	params  wire.Params
 	price   *price.Match
 	started time.Time
+	body    *wire.Object // as it will be sent; nil for none
+
+	encodings   *tokens.Encodings
+	textTokens  int64 // of the input, if counted
+	counted     bool
+	reservation ledger.Reservation
+	outputCap   int64  // of each choice, as it is reserved; -1 for what the request says
+	capped      int64  // what was set because of limits; 0 for nothing
+	escape      string // the member by which the request may run any model
+	otherPrices []*price.Match
 
 	admitted  bool        // past every check
 	sent      atomic.Bool // the provider may have the whole request
@@ -118,7 +135,7 @@ func (x *exchange) finish() []byte {
 func (x *exchange) settle(err *apierror.Error, now time.Time) Outcome {
 	o := Outcome{
 		VirtualKey: x.req.VirtualKey.Name, Model: x.params.Model, Price: x.price, Status: x.status,
-		Result: x.result(), Basis: Free, Started: x.started, FirstByte: x.firstByte, Ended: now,
+		Result: x.result(), Basis: Free, Capped: x.capped, Started: x.started, FirstByte: x.firstByte, Ended: now,
 	}
 	if err != nil {
 		o.Code = err.Code
@@ -150,9 +167,11 @@ func (x *exchange) result() Result {
 // sent or answered, on a route that can cost something (a read or a deletion
 // doesn't), and not answered with an error status.
 func (x *exchange) mayCost() bool {
-	reached := x.sent.Load() || x.status != 0
-	return x.admitted && reached && hasBody(x.req.Method) && !x.params.Kind.Free() && x.status < http.StatusMultipleChoices
+	return x.admitted && x.reached() && !x.free() && x.status < http.StatusMultipleChoices
 }
+
+// reached says whether the provider may have the whole request.
+func (x *exchange) reached() bool { return x.sent.Load() || x.status != 0 }
 
 // used returns what the request is charged for, and how that is known.
 func (x *exchange) used() (Basis, price.Usage) {
@@ -202,11 +221,16 @@ func (x *exchange) charge(o *Outcome) {
 		return
 	}
 	if o.Basis == Unconfirmed {
-		worst, ok := x.price.WorstCase(x.bound())
+		worst, ok := x.worstCost(x.bound())
 		o.Cost.Total, o.Unpriced = worst, !ok
 		return
 	}
 	o.Cost = x.price.Cost(o.Usage)
+	for _, other := range x.otherPrices { // whichever of them ran
+		if c := other.Cost(o.Usage); c.Total > o.Cost.Total {
+			o.Cost = c
+		}
+	}
 	o.Unpriced = o.Cost.Unpriced
 }
 

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"vault-plugin-secrets-portkey/internal/apierror"
+	"vault-plugin-secrets-portkey/internal/ledger"
 	"vault-plugin-secrets-portkey/internal/price"
 )
 
@@ -55,10 +56,19 @@ func TestSettle_ARefusedRequestIsChargedNothing(t *testing.T) {
 	}
 }
 
-// TestSettle_EachEndingIsChargedByTheRule is the rule: nothing where the
-// request wasn't fully sent or the provider answered with an error; what the
-// provider reports, where it does; else the worst case.
-func TestSettle_EachEndingIsChargedByTheRule(t *testing.T) {
+// ending is a request, a provider that makes an end of it, and what it is
+// settled as.
+type ending struct {
+	text     string
+	change   func(*Request)
+	provider script
+	want     verdict
+}
+
+// endings are the rule: nothing is charged where the request wasn't fully sent
+// or the provider answered with an error; what the provider reports, where it
+// does; else the worst case.
+func endings() map[string]ending {
 	free := func(result Result, status int, code string) verdict {
 		return verdict{Result: result, Basis: Free, Status: status, Code: code}
 	}
@@ -68,12 +78,7 @@ func TestSettle_EachEndingIsChargedByTheRule(t *testing.T) {
 	byBound := func(result Result, status int, code string) verdict {
 		return verdict{result, Unconfirmed, status, code, worst(), price.NanoUSD(worstCost), false}
 	}
-	for name, c := range map[string]struct {
-		text     string
-		change   func(*Request)
-		provider script
-		want     verdict
-	}{
+	return map[string]ending{
 		"nobody there": {text: chatText, want: free(Failed, 0, apierror.CodeUnreachable), provider: func(*http.Request) (*http.Response, error) {
 			return nil, errors.New("connection refused")
 		}},
@@ -140,7 +145,11 @@ func TestSettle_EachEndingIsChargedByTheRule(t *testing.T) {
 			text: chatText, provider: answers(200, jsonType, `{"choices":[{}],"usage":{"prompt_tokens":1000,"completion_tokens":1000}}`),
 			want: verdict{Succeeded, Reported, 200, "", price.Usage{price.Input: 1000, price.Output: 1000, price.Requests: 1}, 1000 * (inputRate + outputRate), false},
 		},
-	} {
+	}
+}
+
+func TestSettle_EachEndingIsChargedByTheRule(t *testing.T) {
+	for name, c := range endings() {
 		t.Run(name, func(t *testing.T) {
 			req := chatRequest(t, c.text)
 			if c.change != nil {
@@ -225,8 +234,12 @@ func TestSettle_ACallerThatGoesIsChargedByWhatWasSent(t *testing.T) {
 	cancel()
 	transport := NewTransport(http.DefaultTransport)
 	defer transport.CloseIdleConnections()
-	o := settled(ctx, t, transport, newRecorder(), chatRequest(t, chatText))
+	unlimited := chatRequest(t, chatText)
+	unlimited.VirtualKey.Limits = ledger.NewPolicy(ledger.PolicyOptions{}) // which ask no storage
+	o := settled(ctx, t, transport, newRecorder(), unlimited)
 	verdict{Result: Failed, Basis: Free, Code: apierror.CodeCallerGone}.check(t, o)
+	o = settled(ctx, t, transport, newRecorder(), chatRequest(t, chatText))
+	verdict{Result: Refused, Basis: Free, Code: apierror.CodeCallerGone}.check(t, o)
 
 	for name, c := range map[string]struct {
 		text   string

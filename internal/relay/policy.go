@@ -42,9 +42,10 @@ func hasBody(method string) bool {
 }
 
 // checkRequest reads what policy and metering need from the request, applies
-// policy, and returns the body for the provider: the caller's bytes but for the
-// members that the virtual key sets, and the wish for usage in a stream.
-func (x *exchange) checkRequest() ([]byte, *apierror.Error) {
+// policy, and returns the body for the provider, nil for none: the caller's
+// bytes but for the members that the virtual key sets, and the wish for usage
+// in a stream.
+func (x *exchange) checkRequest() (*wire.Object, *apierror.Error) {
 	req, vk := x.req, x.req.VirtualKey
 	x.params.Kind = wire.KindOf(req.Method, req.Path)
 	if !hasBody(req.Method) {
@@ -54,6 +55,7 @@ func (x *exchange) checkRequest() ([]byte, *apierror.Error) {
 		if len(vk.Models) > 0 || wire.NeedsModel(req.Path) {
 			return nil, modelRequired(vk)
 		}
+		x.params, _ = wire.ReadParams(req.Path, nil) // nothing in it can be wrong
 		return nil, nil
 	}
 	body, err := wire.ParseObject(req.Body)
@@ -71,17 +73,19 @@ func (x *exchange) checkRequest() ([]byte, *apierror.Error) {
 		}
 		return nil, badRequest("", err.Error())
 	}
+	if vk.Target.Provider().IgnoresMaxCompletionTokens {
+		x.params.IgnoreCap(provider.CapMaxCompletionTokens)
+	}
 	if err := checkModels(vk, &x.params, req.Path); err != nil {
 		return nil, err
 	}
 	if err := checkEscapes(vk, body, x.params.Kind, req.Path); err != nil {
 		return nil, err
 	}
-	if req.Book != nil && x.params.Model != "" {
-		x.price, _ = req.Book.Find(vk.Target.Provider().ID, x.params.Model, x.started)
-	}
+	x.price, _ = x.find(x.params.Model)
+	x.body = body
 	x.askForUsage(body)
-	return body.Bytes(), nil
+	return body, nil
 }
 
 // askForUsage makes a stream report its usage where the caller didn't ask for

@@ -5,8 +5,8 @@
 // There is one pipeline, and every front door calls it; the doors differ only
 // in how bytes come in and go out:
 //
-//	check the virtual key -> read the request -> policy -> build the upstream
-//	request -> send -> copy the answer back while metering -> settle
+//	check the virtual key -> read the request -> policy -> reserve -> build the
+//	upstream request -> send -> copy the answer back while metering -> settle
 //
 // Each request is settled exactly once, on every way out, and its Outcome is
 // reported.
@@ -28,8 +28,10 @@ import (
 	"time"
 
 	"vault-plugin-secrets-portkey/internal/apierror"
+	"vault-plugin-secrets-portkey/internal/ledger"
 	"vault-plugin-secrets-portkey/internal/price"
 	"vault-plugin-secrets-portkey/internal/provider"
+	"vault-plugin-secrets-portkey/internal/tokens"
 )
 
 // VirtualKey is what the relay needs to know of a role and of the provider key
@@ -49,6 +51,16 @@ type VirtualKey struct {
 	Defaults, Forced map[string]json.RawMessage
 	// Target is the provider's endpoint and its authentication.
 	Target *provider.Target
+	// Limits are what requests are held against; nil means none.
+	Limits *ledger.Policy
+	// MinOutputTokens is the least that a lowered cap on output leaves for each
+	// choice; 0 means 256, or 4,096 for reasoning models.
+	MinOutputTokens int64
+	// KeepCap forbids lowering a request's cap on output: it is refused instead.
+	KeepCap bool
+	// AllowUnbounded lets requests through whose worst case nobody can say,
+	// AllowUnmetered those on routes that aren't metered.
+	AllowUnbounded, AllowUnmetered bool
 }
 
 // Request is one call on a virtual key, whichever door it came in by.
@@ -72,8 +84,14 @@ type Request struct {
 	// nothing has a price.
 	Book *price.Book
 	// DefaultOutputCap is how many output tokens a request may use that names
-	// no cap, for charging an outcome that is unknown.
+	// no cap: what is reserved for it, and charged for an unknown outcome.
 	DefaultOutputCap int64
+	// Ledger keeps the limits; it may be nil if the virtual key has none.
+	Ledger *ledger.Ledger
+	// Entity is the caller's Vault entity, empty for none; limits may count
+	// entities apart. Zone is where their calendar windows begin; nil means UTC.
+	Entity string
+	Zone   *time.Location
 	// Settled, if given, is told the outcome, once, before Serve returns.
 	Settled func(Outcome)
 }
@@ -93,6 +111,7 @@ type Relay struct {
 	transport http.RoundTripper
 	now       func() time.Time
 	panicked  func(stack string)
+	encodings tokens.Encodings
 }
 
 // Options are the relay's parameters.
@@ -125,12 +144,8 @@ const TraceHeader = "X-Portkey-Trace-Id"
 // error that stands for it, on w. It returns when the exchange is over. The
 // end of ctx means that the caller has gone: the upstream request is cancelled.
 func (r *Relay) Serve(ctx context.Context, w Answer, req *Request) {
-	x := &exchange{req: req, started: r.now()}
-	defer func() {
-		if req.Settled != nil {
-			req.Settled(x.settle(x.failure, r.now()))
-		}
-	}()
+	x := &exchange{req: req, started: r.now(), encodings: &r.encodings, outputCap: -1}
+	defer r.settle(x)
 	r.contain(func() {
 		w.Header().Set(TraceHeader, rand.Text())
 		x.failure = internalError() // unless it returns
@@ -139,6 +154,19 @@ func (r *Relay) Serve(ctx context.Context, w Answer, req *Request) {
 	if x.failure != nil {
 		r.contain(func() { fail(w, x.begun, x.failure) }) // a door may panic again
 	}
+}
+
+// settle decides what the request is charged and tells the ledger and the door,
+// each once. Should the decision panic, all that is reserved is charged.
+func (r *Relay) settle(x *exchange) {
+	defer x.reservation.Settle(ledger.Charge{Amounts: x.reservation.Amounts, Unconfirmed: true})
+	r.contain(func() {
+		o := x.settle(x.failure, r.now())
+		o.BoundExceeded = x.reservation.Settle(x.chargeOf(&o))
+		if x.req.Settled != nil {
+			x.req.Settled(o)
+		}
+	})
 }
 
 // contain calls f and reports its panic, if any, without its value.
@@ -176,10 +204,14 @@ func (r *Relay) relay(ctx context.Context, w Answer, x *exchange) *apierror.Erro
 	if err != nil {
 		return err
 	}
+	payload, err := x.reserve(ctx, w, body)
+	if err != nil {
+		return err
+	}
 	x.admitted = true
 	ctx, cancel := context.WithTimeout(ctx, x.req.Timeout)
 	defer cancel()
-	resp, err := r.send(ctx, x, endpoint, body)
+	resp, err := r.send(ctx, x, endpoint, payload)
 	if err != nil {
 		return err
 	}

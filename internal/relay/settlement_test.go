@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -16,23 +17,32 @@ import (
 )
 
 // The prices of model "m" in these tests, in nano-USD per token. Model "other"
-// has none.
+// has none; "dear" costs twice as much and reads ten times as much; "o3" costs
+// the same and reasons.
 const (
 	inputRate, cachedRate, outputRate = 1000, 500, 2000
 )
 
+// loadTable reads the price table once, which takes a while.
+var loadTable = sync.OnceValues(price.Load)
+
 func testBook(t testing.TB) *price.Book {
 	t.Helper()
-	table, err := price.Load()
+	table, err := loadTable()
 	if err != nil {
 		t.Fatal(err)
 	}
 	const perMillion = 1_000_000
-	return price.NewBook(table, nil, []price.Override{{
-		Provider: "*", Model: "m", ContextWindow: 100_000, Prices: map[price.Unit]price.NanoUSD{
-			price.Input: inputRate * perMillion, price.CacheRead: cachedRate * perMillion, price.Output: outputRate * perMillion,
-		},
-	}})
+	prices := func(times price.NanoUSD) map[price.Unit]price.NanoUSD {
+		return map[price.Unit]price.NanoUSD{
+			price.Input: times * inputRate * perMillion, price.CacheRead: times * cachedRate * perMillion, price.Output: times * outputRate * perMillion,
+		}
+	}
+	return price.NewBook(table, nil, []price.Override{
+		{Provider: "*", Model: "m", ContextWindow: 100_000, Prices: prices(1)},
+		{Provider: "*", Model: "dear", ContextWindow: 1_000_000, Prices: prices(2)},
+		{Provider: "*", Model: "o3", ContextWindow: 100_000, Prices: prices(1)},
+	})
 }
 
 // A request of these tests, and the most that it can use: a token a byte of
@@ -164,9 +174,14 @@ func chatRequest(t testing.TB, text string) *Request {
 }
 
 // settled serves req and returns its outcome; there must be exactly one, and it
-// must be there when Serve returns.
+// must be there when Serve returns. What limits count must agree with it: where
+// the virtual key has none, it gets some that only count.
 func settled(ctx context.Context, t testing.TB, transport http.RoundTripper, w Answer, req *Request) Outcome {
 	t.Helper()
+	unlimited := req.VirtualKey.Limits == nil
+	if unlimited {
+		req = countOnly(t, req)
+	}
 	var outcomes []Outcome
 	req.Settled = func(o Outcome) { outcomes = append(outcomes, o) }
 	New(Options{Transport: transport}).Serve(ctx, w, req)
@@ -179,6 +194,9 @@ func settled(ctx context.Context, t testing.TB, transport http.RoundTripper, w A
 	}
 	if o.FirstByte.IsZero() != (o.Status == 0) {
 		t.Errorf("status %d, first byte at %s", o.Status, o.FirstByte)
+	}
+	if unlimited {
+		wantCounted(t, req, countOf(o))
 	}
 	return o
 }

@@ -118,10 +118,7 @@ func upstreamError(ctx context.Context, host string, err error) *apierror.Error 
 	var timeout net.Error
 	switch {
 	case errors.Is(ctx.Err(), context.Canceled):
-		return &apierror.Error{
-			// 499 is what nginx made of it; nobody is there to read it.
-			Status: 499, Type: apierror.TypeAPI, Code: apierror.CodeCallerGone, Message: "the caller went away",
-		}
+		return callerGone()
 	case errors.Is(ctx.Err(), context.DeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
 		return &apierror.Error{
 			Status: http.StatusGatewayTimeout, Type: apierror.TypeAPI, Code: apierror.CodeTimeout,
@@ -180,6 +177,12 @@ func systemReason(err error) string {
 		return number.Error()
 	}
 	return "the connection failed"
+}
+
+// callerGone is an answer that nobody is there to read; 499 is what nginx made
+// of it.
+func callerGone() *apierror.Error {
+	return &apierror.Error{Status: 499, Type: apierror.TypeAPI, Code: apierror.CodeCallerGone, Message: "the caller went away"}
 }
 
 func unreachable(message string) *apierror.Error {
