@@ -14,12 +14,14 @@ import (
 	"testing"
 
 	"vault-plugin-secrets-portkey/test/upstream"
+	"vault-plugin-secrets-portkey/test/vaulttest"
 )
 
 // custody: provider keys are nowhere but below the mounts' keys/, prompts in no
 // log, and callers' tokens at no provider, after all that the other tests did.
 func (s *suite) custody(t *testing.T) {
 	t.Run("AProviderThatEchoesTheKeyIsMasked", s.echoes)
+	t.Run("RefusalsOfLimitsHoldNoKeyAndNoPrompt", s.limitRefusals)
 	t.Run("WritesThatFailDoNotRepeatTheKey", s.failingWrites)
 	t.Run("NoPathOfTheMountsShowsAKeyOrAPrompt", s.walk)
 	t.Run("NoAnswerOrErrorHeldAKey", func(t *testing.T) {
@@ -78,6 +80,41 @@ func (s *suite) echoes(t *testing.T) {
 	}
 	if got := post(t, s.root, mount+"/keys/short/verify", nil).Data()["result"]; got != "refused" {
 		t.Errorf("verify says %v", got)
+	}
+}
+
+// limitRefusals: what limits answer when they refuse, of which the witness sees
+// each, and the counts that they leave in storage, which are searched too.
+func (s *suite) limitRefusals(t *testing.T) {
+	for _, m := range []string{mount, tuned} {
+		up, _ := s.own(t, m, "limited")
+		app := s.app(t, m, "limited", map[string]any{"key": "limited"})
+		for _, c := range []struct {
+			code   string
+			status int
+			limits []string
+			body   map[string]any
+		}{
+			{"budget_exceeded", http.StatusPaymentRequired, []string{"requests=1/day", "requests=100/hour per entity"}, s.chat("up-ok")},
+			{"rate_limit_exceeded", http.StatusTooManyRequests, []string{"requests=1/minute"}, s.chat("up-ok")},
+			{"request_exceeds_limit", http.StatusForbidden, []string{"tokens=10/day"}, s.chat("up-ok")},
+			{"cost_unbounded", http.StatusForbidden, []string{"usd=1/month"}, with(s.chat("up-ok"), map[string]any{"tools": []any{map[string]any{"type": "web_search"}}})},
+			{"model_not_priced", http.StatusForbidden, []string{"usd=1/month"}, s.chat("gpt-4o")},
+		} {
+			s.root.Patch(t, m+"/roles/limited", map[string]any{"limits": c.limits})
+			var resp *vaulttest.Response
+			for range 2 {
+				resp = post(t, app, chatPath(m, "limited"), c.body)
+			}
+			wantError(t, resp, c.status, c.code)
+			if bytes.Contains(resp.Body, []byte(s.prompt)) {
+				t.Errorf("%s shows the prompt: %s", c.code, resp)
+			}
+		}
+		if up.Received() == 0 {
+			t.Error("the provider was never asked")
+		}
+		s.root.Patch(t, m+"/roles/limited", map[string]any{"limits": []string{"requests=100/day"}})
 	}
 }
 
@@ -140,8 +177,17 @@ func (s *suite) slips() map[string][]map[string]any {
 		"keys/none/rotate": {{"api_key": key()}},
 		"roles/slips": {
 			{"key": "main", "limits": key()}, {"key": "main", "modelss": key()}, {"key": "main", "ttl": key()},
+			{"key": "main", "limits": []any{key()}}, {"key": "main", "limits": "usd=" + key() + "/month"}, {"key": "main", "limits": "usd=1/" + key()},
+			{"key": "main", "limits": []any{map[string]any{"unit": key(), "max": 1}}},
+			{"key": "main", "limits": `[{"unit":"usd","max":"` + key() + `","window":"month"}]`},
+			{"key": "main", "limits": "usd=1/month per " + key()}, {"key": "main", "limits": "usd=1/month " + key()},
+			{"key": "main", "enforcement": key()}, {"key": "main", "alert_thresholds": key()}, {"key": "main", "min_output_tokens": key()},
+			{"key": "main", "lower_cap": key()}, {"key": "main", "allow_unbounded": key()},
 			{"key": "main", "default_params": key()}, {"key": "main", "enabled": key()}, {"key": "main", "note": []any{key(), 1}},
 		},
+		// A virtual key with limits, which limitRefusals has made.
+		"usage/limited/reset":     {{"limit": key()}, {"entity": "a/" + key()}, {"limits": key()}, {"limit": "usd=1/" + key()}},
+		"usage/limited/write-off": {{"limit": key()}, {"entity": "a " + key()}, {"unconfirmed": key()}, {"limit": []any{key()}}},
 		"prices/openai/slips": {
 			{"input": key(), "output": "1"}, {"per_request": key()}, {"inputs": key()}, {"input": map[string]any{"a": key()}},
 			{"context_window": key(), "input": "1"},
@@ -256,7 +302,7 @@ func (s *suite) storage(t *testing.T) {
 	found := map[string]int{}
 	all := s.vault.RawKeys(t, "")
 	for _, m := range allowed {
-		for _, family := range []string{"local/usage/", "prices/", "roles/"} {
+		for _, family := range []string{"local/usage/", "local/ledger/accounts/", "prices/", "roles/"} {
 			prefix := strings.TrimSuffix(m, "keys/") + family
 			if !slices.ContainsFunc(all, func(path string) bool { return strings.HasPrefix(path, prefix) }) {
 				t.Errorf("storage has nothing at %s, so the search isn't of all that there is", prefix)
