@@ -129,7 +129,7 @@ func (sc *scope) release() {
 	}
 }
 
-// await waits until the scope is loaded.
+// await waits until the scope is loaded, or is to be looked for again.
 func (sc *scope) await(ctx context.Context) error {
 	a := sc.account
 	timeout, stop := a.ledger.clock.After(a.ledger.storageWait)
@@ -153,6 +153,8 @@ func (sc *scope) await(ctx context.Context) error {
 		}
 		a.mu.Lock()
 		switch {
+		case errors.Is(err, errPruned):
+			return nil // to be looked for again
 		case err != nil:
 			return err
 		case a.gone:

@@ -148,10 +148,6 @@ func (sc *scope) inherit(e *entry) {
 			c.used = stored.Used
 		}
 		if lost := stored.Mark - c.used; lost > 0 {
-			if c.ring != nil {
-				// Whoever may still use it admits nothing after that.
-				c.ring.advance(now.mono + stale)
-			}
 			c.lostTick = c.tick(now)
 			c.add(lost, c.lostTick)
 			c.unattributed = min(c.unattributed+lost, most)
@@ -180,6 +176,9 @@ func (sc *scope) counterOf(stored *counterEntry, now moment) (c *counter, known 
 		unconfirmed: stored.Unconfirmed, unattributed: stored.Unattributed, exceeded: stored.Exceeded,
 	}
 	if stored.Sliding > 0 {
+		// The process before may use what it has for some time: all counts as
+		// if it were used at the end of that.
+		now.mono += stale
 		c.ring = newRing(time.Duration(stored.Sliding)*time.Second, now.mono)
 		c.ring.restore(stored.Buckets, now)
 		c.unattributed = 0 // nobody knows in which bucket that is

@@ -57,7 +57,7 @@ func TestFaults_ALoadThatFailsIsTriedAgain(t *testing.T) {
 		b.crash()
 		for _, op := range []operation{opList, opGet} {
 			b.view.only(op, refused)
-			if refusal := b.refuse(p, usd(1), Unavailable); !errors.Is(refusal.Cause, errRefused) {
+			if refusal := b.refusalOf(p, usd(1), Unavailable); !errors.Is(refusal.Cause, errRefused) {
 				t.Errorf("%v", refusal.Cause)
 			}
 			if _, err := b.Status(t.Context(), p, Selection{}); !errors.Is(err, errRefused) {
@@ -82,7 +82,7 @@ func TestFaults_ALoadThatHangsEndsAfterStorageWait(t *testing.T) {
 			t.Error("decided too early")
 		}
 		b.pass(1)
-		if refusal := b.refused(x, Unavailable); !errors.Is(refusal.Cause, errSlow) {
+		if refusal := b.refusalIn(x, Unavailable); !errors.Is(refusal.Cause, errSlow) {
 			t.Errorf("%v", refusal.Cause)
 		}
 		b.refused(y, Unavailable)
@@ -115,7 +115,7 @@ func TestFaults_ADamagedEntryFailsClosedAndIsNamed(t *testing.T) {
 			b.spend(p, usd(60))
 			put(t, b.disk, key, damage)
 			b.crash()
-			refusal := b.refuse(p, usd(1), Unavailable)
+			refusal := b.refusalOf(p, usd(1), Unavailable)
 			if !strings.Contains(refusal.Error(), key) || !strings.Contains(refusal.Error(), "damaged") {
 				t.Errorf("%s: %v", damage, refusal)
 			}
@@ -136,7 +136,7 @@ func put(t *testing.T, disk logical.Storage, key, value string) {
 func TestFaults_AStrangeKeyAmongTheEntriesFailsClosed(t *testing.T) {
 	onBench(t, func(t *testing.T, b *bench) {
 		put(t, b.disk, "ledger/accounts/"+testAccount+"/shared/strange", "{}")
-		if refusal := b.refuse(b.policy("usd=1/month"), usd(1), Unavailable); !strings.Contains(refusal.Error(), "strange") {
+		if refusal := b.refusalOf(b.policy("usd=1/month"), usd(1), Unavailable); !strings.Contains(refusal.Error(), "strange") {
 			t.Errorf("%v", refusal)
 		}
 	})
@@ -148,11 +148,12 @@ func TestFaults_AWriteThatFailsHoldsNothingAndTheNextIsNoLower(t *testing.T) {
 			p := b.policy("usd=0.00001/month")
 			b.spend(p, usd(10))
 			b.view.puts(f)
-			refusal := b.refuse(p, usd(5000), Unavailable)
+			refusal := b.refusalOf(p, usd(5000), Unavailable)
 			if !strings.Contains(refusal.Error(), "/shared/1-process-1") {
 				t.Errorf("the error doesn't name the key: %v", refusal)
 			}
 			b.wantUsed(p, 10, 0)
+			b.pass(3 * time.Second) // so that the peak is none of late
 			b.view.weather(nil)
 			b.spend(p, usd(500))
 			if mark, _ := b.storedMark("usd/month"); mark < 5010 {
@@ -189,7 +190,7 @@ func TestFaults_AWriteThatHangsRefusesAfterStorageWaitAndRecovers(t *testing.T) 
 			t.Error("decided too early")
 		}
 		b.pass(1)
-		if refusal := b.refused(x, Unavailable); !errors.Is(refusal.Cause, errSlow) {
+		if refusal := b.refusalIn(x, Unavailable); !errors.Is(refusal.Cause, errSlow) {
 			t.Errorf("%v", refusal.Cause)
 		}
 		b.wantUsed(p, 10, 0)
@@ -201,6 +202,22 @@ func TestFaults_AWriteThatHangsRefusesAfterStorageWaitAndRecovers(t *testing.T) 
 		b.view.free(works)
 		b.admitted(y).Settle(cost(2000))
 		b.wantUsed(p, 2010, 0)
+	})
+}
+
+// goneContext is that of a caller who went away when nobody looked.
+type goneContext struct{ context.Context }
+
+func (goneContext) Err() error { return context.Canceled }
+
+func TestFaults_ACallerThatWentAwayDuringAWriteHoldsNothing(t *testing.T) {
+	onBench(t, func(t *testing.T, b *bench) {
+		p := b.policy("usd=1/month")
+		refusal := b.Reserve(goneContext{context.Background()}, p, usd(1000), &Reservation{})
+		if refusal == nil || refusal.Reason != Gone {
+			t.Errorf("%v", refusal)
+		}
+		b.wantUsed(p, 0, 0)
 	})
 }
 
@@ -236,6 +253,14 @@ func TestFaults_AProcessThatStorageHasntConfirmedAsksFirst(t *testing.T) {
 		b.refused(y, Unavailable)
 		b.view.weather(nil)
 		b.spend(p, usd(1))
+		b.view.all(hangs)
+		b.pass(2 * time.Second)
+		b.spend(p, usd(1))
+		b.pass(10 * time.Second)
+		z := b.begin(p, usd(1))
+		b.view.weather(nil)
+		b.view.free(works) // so it is asked again
+		b.admitted(z).Settle(cost(1))
 		b.view.all(refused)
 		b.pass(10 * time.Second)
 		b.refuse(p, usd(1), Unavailable)
@@ -243,7 +268,7 @@ func TestFaults_AProcessThatStorageHasntConfirmedAsksFirst(t *testing.T) {
 }
 
 func TestFaults_WhoeverWaitsIsntAdmittedByAStaleProcess(t *testing.T) {
-	onBench(t, func(t *testing.T, b *bench) {
+	onBench(t, func(_ *testing.T, b *bench) {
 		b.queueWait = time.Minute
 		p := b.policy("tokens=100/minute")
 		first := b.admit(p, tokens(100))
@@ -268,6 +293,35 @@ func TestFaults_UseAboveAReservationIsCoveredOnceStorageWorks(t *testing.T) {
 		b.sweepFor(3 * time.Second) // without any request
 		b.crash()
 		if s := b.status(p, ""); s.Used < 70_000 || s.Exceeded != 69_990 {
+			t.Errorf("%+v", s)
+		}
+	})
+}
+
+func TestFaults_UseAboveAReservationIsWrittenAtOnce(t *testing.T) {
+	onBench(t, func(t *testing.T, b *bench) {
+		p := b.policy("usd=0.0001/month")
+		b.admit(p, usd(10)).Settle(cost(70_000))
+		synctest.Wait()
+		b.crash()
+		if s := b.status(p, ""); s.Used < 70_000 {
+			t.Errorf("%+v", s)
+		}
+	})
+}
+
+func TestFaults_UseAboveAReservationDuringAWriteIsInTheNext(t *testing.T) {
+	onBench(t, func(t *testing.T, b *bench) {
+		p := b.policy("usd=0.0001/month")
+		r := b.admit(p, usd(10))
+		b.view.puts(hangs)
+		x := b.begin(p, usd(20_000))
+		r.Settle(cost(70_000))
+		b.view.weather(nil)
+		b.view.free(works)
+		b.admitted(x)
+		b.crash()
+		if s := b.status(p, ""); s.Used < 90_000 {
 			t.Errorf("%+v", s)
 		}
 	})
@@ -354,7 +408,9 @@ func TestFaults_ResetAndWriteOffThatCantBeWrittenSaySo(t *testing.T) {
 			t.Errorf("%v", err)
 		}
 		b.wantUsed(p, 0, 0)
-		b.refuse(p, usd(1), Unavailable)
+		if x := b.begin(p, usd(1)); x.refusal == nil {
+			x.Settle(Charge{}) // under the old mark, or
+		}
 		b.view.weather(nil)
 		if err := b.Reset(t.Context(), p, Selection{}); err != nil {
 			t.Error(err)

@@ -140,9 +140,15 @@ func (b *bench) spend(p *Policy, req *Request) {
 }
 
 // refuse reserves, and fails the test if that isn't refused for this reason.
-func (b *bench) refuse(p *Policy, req *Request, want Reason) *Refusal {
+func (b *bench) refuse(p *Policy, req *Request, want Reason) {
 	b.t.Helper()
-	return b.refused(b.begin(p, req), want)
+	b.refused(b.begin(p, req), want)
+}
+
+// refusalOf is refuse, and returns the refusal.
+func (b *bench) refusalOf(p *Policy, req *Request, want Reason) *Refusal {
+	b.t.Helper()
+	return b.refusalIn(b.begin(p, req), want)
 }
 
 // attempt is a Reserve in the background.
@@ -191,7 +197,13 @@ func (b *bench) admitted(x *attempt) *Reservation {
 
 // refused fails the test unless the attempt is refused for this reason, or
 // would be once the queue's time is over.
-func (b *bench) refused(x *attempt, want Reason) *Refusal {
+func (b *bench) refused(x *attempt, want Reason) {
+	b.t.Helper()
+	_ = b.refusalIn(x, want)
+}
+
+// refusalIn is refused, and returns the refusal.
+func (b *bench) refusalIn(x *attempt, want Reason) *Refusal {
 	b.t.Helper()
 	synctest.Wait()
 	if x.pending() && want == Reserved {

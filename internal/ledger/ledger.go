@@ -182,7 +182,9 @@ func (l *Ledger) lock(id, name string) *account {
 		}
 		a.mu.Lock()
 		if !a.gone {
-			a.name = name
+			if name != "" {
+				a.name = name
+			}
 			return a
 		}
 		a.mu.Unlock()

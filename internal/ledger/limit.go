@@ -68,9 +68,15 @@ func (l Limit) Object() map[string]any {
 	return object
 }
 
-// Applies says whether the limit is for that model, which must be in lower case.
+// Applies says whether the limit is for that model, which must be in lower case:
+// by its whole name, or by what follows the last slash, since many providers take
+// a name with its maker or its kind before it.
 func (l Limit) Applies(model string) bool {
-	return l.Models == "" || globMatches(l.Models, model)
+	if l.Models == "" || globMatches(l.Models, model) {
+		return true
+	}
+	slash := strings.LastIndexByte(model, '/')
+	return slash >= 0 && globMatches(l.Models, model[slash+1:])
 }
 
 // globMatches says whether name is what glob says, in which * stands for any

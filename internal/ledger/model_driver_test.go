@@ -211,7 +211,7 @@ func (h *history) step() {
 	}
 	actions := []action{
 		{40, h.reserve}, {28, h.settle}, {4, h.settleTwice}, {3, h.giveUp}, {10, h.wait}, {3, h.wander}, {2, h.jump}, {5, h.sweep},
-		{4, h.edit}, {1, h.move}, {4, h.storm}, {4, h.calm}, {5, h.free}, {2, h.crash}, {2, h.takeOver}, {1, h.close}, {2, h.landLate},
+		{4, h.edit}, {1, h.move}, {4, h.storm}, {4, h.calm}, {5, h.free}, {2, h.crash}, {2, h.takeOver}, {1, h.close}, {5, h.landLate},
 		{1, h.reset}, {1, h.writeOff}, {2, h.buryOld},
 	}
 	sum := 0
@@ -250,6 +250,7 @@ func (h *history) begin(p *process) {
 		c.req.Size = c.size
 	}
 	h.note("call %p on %d/%s entity %q model %s wants %v", c, p.number, key.account, c.req.Entity, c.req.Model, c.req.Amounts)
+	h.truth.allowed(key.policy)
 	h.pending = append(h.pending, c)
 	go func() {
 		defer close(c.done)
@@ -548,7 +549,6 @@ func (h *history) storm() {
 		rng := rand.New(rand.NewPCG(seed^hash.Sum64(), asked[key]))
 		for i, p := range odds {
 			if rng.Float64() < p {
-				h.sum.Hung += i / 2
 				return refused + fault(i)
 			}
 		}
@@ -569,6 +569,7 @@ func (h *history) calm() {
 func (h *history) free() {
 	p := pick(h.rng, h.procs)
 	if p.view.hanging() > 0 {
+		h.sum.Hung++
 		h.note("what hangs at %d ends", p.number)
 		p.view.free(pick(h.rng, []fault{works, works, refused, answered}))
 	}
@@ -579,11 +580,11 @@ func (h *history) free() {
 func (h *history) end(p *process) {
 	h.note("process %d dies", p.number)
 	for _, w := range p.view.kill() {
-		switch h.rng.IntN(3) {
+		switch h.rng.IntN(4) {
 		case 0:
 			h.note("%s lands", w.entry.Key)
 			w.land(h.disk)
-		case 1:
+		case 1, 2:
 			if strings.Contains(w.entry.Key, "/"+accountsPrefix) {
 				h.late = append(h.late, w)
 			}

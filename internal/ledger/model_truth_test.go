@@ -154,7 +154,6 @@ func startOf(c *counter) int64 {
 
 // admitted notes a request that was admitted.
 func (x *truth) admitted(c *call) {
-	x.allowed(c.policy)
 	x.checkHolds(c)
 	for i := range c.res.n {
 		h := &c.res.holds[i]
@@ -241,7 +240,6 @@ func (n *count) active() bool { return n.inFlight+n.settled-n.over > 0 }
 // refused checks that a refusal says why, and takes down what may have been
 // reserved for a moment.
 func (x *truth) refused(c *call) {
-	x.allowed(c.policy)
 	amounts := x.failed[c.key.account]
 	for u := range amounts {
 		amounts[u] += c.req.Amounts[u]
@@ -599,6 +597,7 @@ func (x *truth) checkLimits(c *call) {
 		most, ok := limit.Max, true
 		if c.proc != x.h.active() && n.durable { // what it may still use was counted when the limit may have been higher
 			most = max(most, x.largest[c.key.account+" "+c.policy.ids[h.index]])
+			ok = !slices.ContainsFunc(n.uses, func(u *use) bool { return u.call.policy.soft })
 		}
 		if late { // by which policy another was admitted in the same step isn't known
 			for _, u := range n.uses {

@@ -38,7 +38,7 @@ func TestOthersFail02_AKeyOverItsBudgetIsStillServed(t *testing.T) {
 	onBench(t, func(t *testing.T, b *bench) {
 		p := b.policy("usd=0.00000001/total")
 		b.admit(p, usd(10)).Settle(cost(11)) // above what was reserved
-		refusal := b.refuse(p, usd(1), Spent)
+		refusal := b.refusalOf(p, usd(1), Spent)
 		if refusal.Used != 11 || refusal.RetryAfter != 0 {
 			t.Errorf("%+v", refusal)
 		}
@@ -96,13 +96,13 @@ func TestOthersFail04_ACancelledRequestKeepsItsHoldForEver(t *testing.T) {
 }
 
 func TestOthersFail07_TheResetJobFailsAndARefusalNeverEnds(t *testing.T) {
-	onBench(t, func(t *testing.T, b *bench) {
+	onBench(t, func(_ *testing.T, b *bench) {
 		b.clock.set(time.Date(2026, 3, 31, 23, 59, 58, 0, time.UTC))
 		p := b.policy("usd=0.00000001/month", "requests=1/day", "tokens=10/36h", "usd=0.00000001/90s")
 		b.spend(p, usd(10))
 		b.refuse(p, usd(1), Spent)
 		b.crash() // what is stored resets as what is in memory does
-		refusal := b.refuse(p, usd(1), Spent)
+		refusal := b.refusalOf(p, usd(1), Spent)
 		b.clock.set(refusal.ResetsAt)
 		b.pass(100 * time.Second)
 		b.spend(p, usd(10))
@@ -111,7 +111,7 @@ func TestOthersFail07_TheResetJobFailsAndARefusalNeverEnds(t *testing.T) {
 }
 
 func TestOthersFail08_OneLevelNeverResets(t *testing.T) {
-	onBench(t, func(t *testing.T, b *bench) {
+	onBench(t, func(_ *testing.T, b *bench) {
 		limits := []string{"requests=1/day", "requests=1/day per entity", "requests=1/day on gpt-*", "requests=1/day per entity on gpt-*"}
 		p := b.policy(limits...)
 		req := &Request{Entity: "entity-1", Model: "gpt-4o", Amounts: Amounts{Requests: 1}}
@@ -172,7 +172,7 @@ func TestOthersFail11_AFloorLargerThanTheLimitMakesASmallLimitUnusable(t *testin
 }
 
 func TestOthersFail12_AConcurrencySlotIsntReleasedAfterATimeout(t *testing.T) {
-	onBench(t, func(t *testing.T, b *bench) {
+	onBench(t, func(_ *testing.T, b *bench) {
 		p := b.policy("concurrent=1", "usd=1/month")
 		b.spend(p, usd(1))
 		for range 3 {
@@ -190,7 +190,7 @@ func TestOthersFail12_AConcurrencySlotIsntReleasedAfterATimeout(t *testing.T) {
 }
 
 func TestOthersFail13_ARefusalForConcurrencyUsesUpARequestOfTheRateLimit(t *testing.T) {
-	onBench(t, func(t *testing.T, b *bench) {
+	onBench(t, func(_ *testing.T, b *bench) {
 		p := b.policy("requests=2/minute", "concurrent=1")
 		r := b.admit(p, usd(1))
 		for range 100 {
@@ -272,7 +272,7 @@ func TestOthersFail20_ReplicasMultiplyTheCap(t *testing.T) {
 }
 
 func TestOthersFail21_EditingALimitResetsItsUse(t *testing.T) {
-	onBench(t, func(t *testing.T, b *bench) {
+	onBench(t, func(_ *testing.T, b *bench) {
 		p := b.policy("usd=0.0000001/month")
 		b.spend(p, usd(80))
 		b.refuse(p, usd(30), Spent)
@@ -292,17 +292,17 @@ func TestOthersFail25_NoRetryAfter(t *testing.T) {
 	onBench(t, func(t *testing.T, b *bench) {
 		p := b.policy("requests=1/minute", "concurrent=1")
 		r := b.admit(p, usd(1))
-		if refusal := b.refuse(b.policy("concurrent=1"), usd(1), Busy); refusal.RetryAfter <= 0 {
+		if refusal := b.refusalOf(b.policy("concurrent=1"), usd(1), Busy); refusal.RetryAfter <= 0 {
 			t.Errorf("busy: %s", refusal.RetryAfter)
 		}
 		r.Settle(cost(1))
-		refusal := b.refuse(p, usd(1), Rate)
+		refusal := b.refusalOf(p, usd(1), Rate)
 		b.pass(refusal.RetryAfter)
 		b.spend(p, usd(1))
 
 		fixed := b.policy("tokens=10/30m")
 		b.spend(fixed, tokens(10))
-		refusal = b.refuse(fixed, tokens(1), Rate)
+		refusal = b.refusalOf(fixed, tokens(1), Rate)
 		b.pass(refusal.RetryAfter)
 		b.spend(fixed, tokens(10))
 	})

@@ -52,7 +52,7 @@ func TestQueue_EndsAfterItsTimeWithReserved(t *testing.T) {
 			t.Fatalf("decided too early: %v", x.refusal)
 		}
 		b.pass(time.Millisecond)
-		refusal := b.refused(x, Reserved)
+		refusal := b.refusalIn(x, Reserved)
 		if refusal.Used != 0 || refusal.Reserved != 100 || refusal.Amount != 60 || refusal.RetryAfter <= 0 {
 			t.Errorf("%+v", refusal)
 		}
@@ -67,7 +67,7 @@ func TestQueue_IsToldAtOnceWhenTheBudgetIsSpent(t *testing.T) {
 		first := b.admit(p, usd(100))
 		x := b.begin(p, usd(60))
 		first.Settle(cost(41))
-		if refusal := b.refused(x, Spent); refusal.Used != 41 {
+		if refusal := b.refusalIn(x, Spent); refusal.Used != 41 {
 			t.Errorf("%+v", refusal)
 		}
 	})
@@ -95,7 +95,7 @@ func TestQueue_IsBounded(t *testing.T) {
 }
 
 func TestQueue_ACallerThatGoesAwayLeavesIt(t *testing.T) {
-	onBench(t, func(t *testing.T, b *bench) {
+	onBench(t, func(_ *testing.T, b *bench) {
 		p := b.policy("usd=0.0000001/month")
 		first := b.admit(p, usd(100))
 		gone, stays := b.begin(p, usd(100)), b.begin(p, usd(100))
@@ -108,7 +108,7 @@ func TestQueue_ACallerThatGoesAwayLeavesIt(t *testing.T) {
 }
 
 func TestQueue_WaitersAreServedWhenAWindowEnds(t *testing.T) {
-	onBench(t, func(t *testing.T, b *bench) {
+	onBench(t, func(_ *testing.T, b *bench) {
 		b.clock.set(time.Date(2026, 3, 31, 23, 59, 59, 0, time.UTC))
 		p := b.policy("usd=0.0000001/month")
 		first := b.admit(p, usd(100))
@@ -122,7 +122,7 @@ func TestQueue_WaitersAreServedWhenAWindowEnds(t *testing.T) {
 }
 
 func TestQueue_ARequestThatFitsOtherLimitsOnlyHoldsNothingWhileItWaits(t *testing.T) {
-	onBench(t, func(t *testing.T, b *bench) {
+	onBench(t, func(_ *testing.T, b *bench) {
 		p := b.policy("tokens=1000/month", "usd=0.0000001/month")
 		first := b.admit(p, usd(100))
 		req := usd(60)

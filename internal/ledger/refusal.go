@@ -71,7 +71,7 @@ func (r *Refusal) Error() string {
 		return fmt.Sprintf("%s has %s %s used and %s reserved by requests under way, which leaves less than the %s that this request may need; try again shortly",
 			r.subject(), amount(r.Used), unit, amount(r.Reserved), amount(r.Amount))
 	}
-	until := ""
+	var until string
 	switch {
 	case !r.ResetsAt.IsZero():
 		until = "; it resets at " + r.ResetsAt.UTC().Format(time.RFC3339)
@@ -97,11 +97,11 @@ func (r *Refusal) subject() string {
 	return fmt.Sprintf("the limit %s of %s", r.Limit, whose)
 }
 
-// sizeMatters says whether a smaller request might not have been refused.
-func (r *Refusal) sizeMatters() bool {
-	switch r.Reason {
+// sizeMatters says whether a smaller request might pass this limit.
+func sizeMatters(limit *Limit, c *counter, reason Reason) bool {
+	switch reason {
 	case Reserved, Rate, Spent, TooLarge:
-		return r.Limit.Unit != Requests && r.Limit.Unit != Concurrent && r.Limit.Max > 0
+		return limit.Unit != Requests && limit.Unit != Concurrent && c.inUse() < limit.Max
 	}
 	return false
 }

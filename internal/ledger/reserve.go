@@ -29,7 +29,8 @@ type Request struct {
 // goroutine at a time, and for the last time before Reserve returns.
 type Size interface {
 	// Refine finds a tighter worst case of the same request, if there is one. It
-	// is called at most once, and may take its time.
+	// is called at most once, when that may make the difference, and without any
+	// lock.
 	Refine() (Amounts, bool)
 	// Lower makes the request use at most so much of unit, if that leaves enough
 	// to be useful. No amount grows by it. whole says that most is all that the
@@ -61,8 +62,10 @@ type Reservation struct {
 	Lowered bool
 	open    bool
 	refined bool
-	n       int
-	holds   [MaxLimits]hold
+	// sizeMatters says that a smaller request might not have been refused.
+	sizeMatters bool
+	n           int
+	holds       [MaxLimits]hold
 }
 
 // The troubles with storage that aren't its own errors.
@@ -98,7 +101,7 @@ func (l *Ledger) Reserve(ctx context.Context, p *Policy, req *Request, r *Reserv
 		return l.unavailable(ctx, p, err)
 	}
 	refusal := a.try(now, shared, own, req, r)
-	if refusal != nil && refusal.sizeMatters() && req.Size != nil && !p.soft {
+	if refusal != nil && r.sizeMatters {
 		refusal = a.refine(ctx, shared, own, req, r)
 	}
 	if refusal != nil && refusal.Reason == Reserved && l.queueWait > 0 {
@@ -137,7 +140,7 @@ func (a *account) refine(ctx context.Context, shared, own *scope, req *Request, 
 	shared.hold()
 	own.hold()
 	a.mu.Unlock()
-	amounts, ok := req.Size.Refine()
+	amounts, ok := r.ask(req.Size.Refine)
 	if ok {
 		r.Amounts = clamp(amounts)
 	}
@@ -185,10 +188,13 @@ func (a *account) shut(mono int64) error {
 
 // fit finds the counters that the request would be held against. It returns the
 // weightiest of what is in the way, if anything is; or says that the request
-// was made smaller, and everything is to be looked at again.
+// was made smaller, and everything is to be looked at again. As long as it isn't
+// known how small the request can be, what its size is to blame for counts only
+// where nothing else is in the way.
 func (a *account) fit(now moment, shared, own *scope, req *Request, r *Reservation, mayLower bool) (worst *Refusal, smaller bool) {
 	p := r.policy
-	r.n = 0
+	r.n, r.sizeMatters = 0, false
+	var sized *Refusal // by limits that a smaller request might pass
 	for i := range p.limits {
 		limit := &p.limits[i]
 		if limit.Models != "" && !limit.Applies(req.Model) || req.Free && limit.Unit != Requests && limit.Unit != Concurrent {
@@ -209,9 +215,16 @@ func (a *account) fit(now moment, shared, own *scope, req *Request, r *Reservati
 		if mayLower && r.lower(limit, c, req, reason) {
 			return nil, true
 		}
-		if worst == nil || reason > worst.Reason {
-			worst = a.refusal(now, limit, c, sc, amount, reason)
+		to := &worst
+		if !r.refined && req.Size != nil && !p.soft && sizeMatters(limit, c, reason) {
+			to = &sized
 		}
+		if *to == nil || reason > (*to).Reason {
+			*to = a.refusal(now, limit, c, sc, amount, reason)
+		}
+	}
+	if worst == nil {
+		worst, r.sizeMatters = sized, sized != nil
 	}
 	return worst, false
 }
@@ -278,13 +291,28 @@ func (r *Reservation) lower(limit *Limit, c *counter, req *Request, reason Reaso
 	if to <= 0 {
 		return false
 	}
-	amounts, ok := req.Size.Lower(limit.Unit, to, whole)
+	amounts, ok := r.ask(func() (Amounts, bool) { return req.Size.Lower(limit.Unit, to, whole) })
 	if !ok || amounts[limit.Unit] > to {
 		return false
 	}
 	r.Amounts, r.Lowered = clamp(amounts), true
 	return true
 }
+
+// ask asks a Size, of which a panic must not leave the account locked: it is the
+// request's own code, and may be run for another request's sake.
+func (r *Reservation) ask(size func() (Amounts, bool)) (amounts Amounts, ok bool) {
+	defer func() {
+		if recover() != nil {
+			ok = false
+			r.ledger.warn("a request that doesn't fit its limits could not be made smaller", errPanicked)
+		}
+	}()
+	return size()
+}
+
+// errPanicked withholds what a panic said, which may be a secret.
+var errPanicked = errors.New("its size panicked")
 
 // commit holds what was found to fit.
 func (a *account) commit(now moment, r *Reservation) {

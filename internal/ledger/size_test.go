@@ -145,7 +145,7 @@ func (s slowSize) Refine() (Amounts, bool) {
 func (s slowSize) Lower(Unit, int64, bool) (Amounts, bool) { return Amounts{}, false }
 
 func TestSize_ARequestUnderWayKeepsItsScopeInMemory(t *testing.T) {
-	onBench(t, func(t *testing.T, b *bench) {
+	onBench(t, func(_ *testing.T, b *bench) {
 		p := b.policy("usd=0.0000001/month", "usd=0.0000001/month per entity")
 		free := b.admit(p, usd(0)) // of nothing, which may still cost something
 		s := slowSize{make(chan struct{}), make(chan struct{})}

@@ -17,6 +17,7 @@ func TestTakeover_TheOldProcessIsFencedByItsFirstRoundTrip(t *testing.T) {
 	onBench(t, func(t *testing.T, b *bench) {
 		p := b.policy("usd=0.000001/month", "requests=1000/minute")
 		b.spend(p, usd(100))
+		under := b.admit(p, usd(100))
 		old, oldView := b.Ledger, b.view
 		b.open()
 		b.spend(p, usd(100))
@@ -29,6 +30,7 @@ func TestTakeover_TheOldProcessIsFencedByItsFirstRoundTrip(t *testing.T) {
 		}
 		puts := oldView.count(opPut)
 		b.refuse(p, usd(1), Unavailable)
+		under.Settle(cost(500_000)) // above what was reserved
 		b.Sweep()
 		synctest.Wait()
 		if n := oldView.count(opPut) - puts; n != 0 {
@@ -73,7 +75,7 @@ func TestTakeover_WhatTheOldProcessMayStillAdmitIsCounted(t *testing.T) {
 // In a sliding window, what the old process may still use counts from when it
 // can't any more.
 func TestTakeover_SlidingWindowsCountWhatTheOldProcessUsesLast(t *testing.T) {
-	onBench(t, func(t *testing.T, b *bench) {
+	onBench(t, func(_ *testing.T, b *bench) {
 		p := b.policy("usd=0.0000128/minute") // 12,800, of which headroom is 200
 		b.spend(p, usd(200))
 		old, oldView := b.Ledger, b.view
@@ -85,9 +87,25 @@ func TestTakeover_SlidingWindowsCountWhatTheOldProcessUsesLast(t *testing.T) {
 		b.on(old, oldView)
 		b.spend(p, usd(200)) // at 4.9 s, the last that it can
 		b.on(current, view)
-		b.pass(59 * time.Second) // it is at 63.9 s, so that that still counts
+		b.pass(59 * time.Second)       // it is at 63.9 s, so that that still counts
 		b.refuse(p, usd(12_401), Rate) // 200 that it used, and 200 that it might have
 		b.spend(p, usd(12_400))
+	})
+}
+
+func TestTakeover_SlidingWindowsForgetNothingEarly(t *testing.T) {
+	onBench(t, func(_ *testing.T, b *bench) {
+		p := b.policy("usd=0.0000064/minute")
+		b.spend(p, usd(6000))
+		b.pass(30 * time.Second)
+		b.spend(p, usd(50)) // stores what is known of the first
+		b.pass(28 * time.Second)
+		b.admit(p, usd(200))
+		b.crash()
+		b.pass(time.Second)
+		b.refuse(p, usd(500), Rate) // a second before the first leaves
+		b.pass(9 * time.Second)
+		b.spend(p, usd(500))
 	})
 }
 

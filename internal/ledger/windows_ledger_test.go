@@ -104,6 +104,33 @@ func TestLedgerWindows_ARequestSettledInTheNextWindowCountsInTheFirst(t *testing
 	}
 }
 
+func TestLedgerWindows_ARequestThatWaitsForStorageCountsWhenItIsAdmitted(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		op   operation
+		idle time.Duration
+	}{{"to be confirmed", opGet, 10 * time.Second}, {"to be loaded", opList, 0}} {
+		onBench(t, func(t *testing.T, b *bench) {
+			p := b.policy("requests=5/1m", "usd=1/day")
+			b.clock.set(at(t, "2026-03-11T23:59:48Z"))
+			if c.op == opGet {
+				b.spend(p, usd(1)) // so that it is loaded
+			}
+			b.view.only(c.op, hangs)
+			b.pass(c.idle)
+			x := b.begin(p, usd(1))
+			b.pass(4 * time.Second)
+			b.clock.set(at(t, "2026-03-12T00:00:01Z"))
+			b.view.weather(nil)
+			b.view.free(works)
+			b.admitted(x).Settle(cost(1))
+			if s := b.status(p, ""); s.Used != 1 || s.StartedAt != at(t, "2026-03-12T00:00:00Z") {
+				t.Errorf("%s: %+v", c.name, s)
+			}
+		})
+	}
+}
+
 func TestLedgerWindows_SlidingOnesForgetLittleByLittleByTheMonotonicClock(t *testing.T) {
 	for _, c := range []struct {
 		limit string
@@ -118,7 +145,7 @@ func TestLedgerWindows_SlidingOnesForgetLittleByLittleByTheMonotonicClock(t *tes
 			b.clock.set(b.clock.now().Add(300 * day)) // the wall clock is none of its business
 			b.refuse(p, tokens(1), Rate)
 			b.clock.set(b.clock.now().Add(-600 * day))
-			refusal := b.refuse(p, tokens(20), Rate)
+			refusal := b.refusalOf(p, tokens(20), Rate)
 			if least := c.width / 2; refusal.RetryAfter < least || refusal.RetryAfter > least+c.width/20 {
 				t.Errorf("%s: try again in %s, want about %s", c.limit, refusal.RetryAfter, least)
 			}
@@ -132,7 +159,7 @@ func TestLedgerWindows_SlidingOnesForgetLittleByLittleByTheMonotonicClock(t *tes
 }
 
 func TestLedgerWindows_ARequestThatOutlivesItsSlidingWindowIsForgottenWhenItEnds(t *testing.T) {
-	onBench(t, func(t *testing.T, b *bench) {
+	onBench(t, func(_ *testing.T, b *bench) {
 		p := b.policy("tokens=100/minute")
 		r := b.admit(p, tokens(60))
 		b.pass(2 * time.Minute)
@@ -144,7 +171,7 @@ func TestLedgerWindows_ARequestThatOutlivesItsSlidingWindowIsForgottenWhenItEnds
 }
 
 func TestLedgerWindows_SlidingOnesSurviveARestart(t *testing.T) {
-	onBench(t, func(t *testing.T, b *bench) {
+	onBench(t, func(_ *testing.T, b *bench) {
 		p := b.policy("tokens=100/hour")
 		b.spend(p, tokens(60))
 		b.pass(30 * time.Minute)
@@ -204,32 +231,20 @@ func TestLedgerWindows_CountersStay48HoursAndAreThenPruned(t *testing.T) {
 	for _, limit := range []string{"usd=0.0000001/day", "tokens=100/30m"} { // in storage, and in memory alone
 		onBench(t, func(t *testing.T, b *bench) {
 			p := b.policy(limit)
-			req := &Request{Amounts: Amounts{USD: 70, Tokens: 70}}
-			b.clock.set(at(t, "2026-03-11T23:59:00Z"))
-			b.spend(p, req)
-			for _, c := range []struct {
-				now      string
-				counters int
-			}{{"2026-03-12T00:00:00Z", 2}, {"2026-03-13T23:59:59Z", 3}, {"2026-03-14T00:00:00Z", 4}, {"2026-03-14T00:30:01Z", 4}} {
-				b.clock.set(at(t, c.now))
-				b.spend(p, req)
-				n := len(b.account(testAccount, "").shared.series[p.ids[0]].counters)
-				if limit == "tokens=100/30m" && c.now == "2026-03-14T00:30:01Z" {
-					c.counters = 3 // those of 23:30 on the 11th and of midnight are gone
+			counters := func(now string, want int) {
+				t.Helper()
+				b.clock.set(at(t, now))
+				b.spend(p, &Request{Amounts: Amounts{USD: 70, Tokens: 70}})
+				if n := len(b.account(testAccount, "").shared.series[p.ids[0]].counters); n != want {
+					t.Errorf("%s at %s: %d counters, want %d", limit, now, n, want)
 				}
-				if limit == "usd=0.0000001/day" && c.now == "2026-03-14T00:30:01Z" {
-					c.counters = 3
-					req = &Request{}
-				}
-				if n != c.counters {
-					t.Errorf("%s at %s: %d counters, want %d", limit, c.now, n, c.counters)
-				}
-				if n == 2 {
-					b.clock.set(at(t, "2026-03-11T23:59:30Z"))
-					b.wantUsed(p, 70, 0)
-				}
-				req = &Request{Amounts: Amounts{USD: 10, Tokens: 10}}
 			}
+			counters("2026-03-11T23:59:00Z", 1)
+			counters("2026-03-12T00:00:00Z", 2)
+			counters("2026-03-13T23:59:59Z", 3)
+			b.clock.set(at(t, "2026-03-11T23:59:30Z"))
+			b.wantUsed(p, 70, 0)
+			counters("2026-03-14T00:00:01Z", 3)
 		})
 	}
 }
@@ -239,7 +254,9 @@ func TestLedgerWindows_ARemovedLimitCountsToItsEndAndThenLeavesTheEntry(t *testi
 		hour, other := b.policy("tokens=100/hour"), b.policy("usd=1/month")
 		b.spend(hour, tokens(100))
 		b.spend(other, usd(10_000_000))
+		b.sweepFor(2 * time.Minute) // for an exact write, which leaves nothing out
 		b.refuse(hour, tokens(1), Rate)
+		b.spend(other, usd(1))
 		b.pass(62 * time.Minute)
 		b.spend(other, usd(100_000_000))
 		b.sweepFor(2 * time.Minute) // for an exact write

@@ -198,6 +198,28 @@ func TestWrites_ConcurrentWaitersShareOne(t *testing.T) {
 	})
 }
 
+func TestWrites_TheWatermarkIsRaisedAheadOfNeed(t *testing.T) {
+	onBench(t, func(t *testing.T, b *bench) {
+		p := b.policy("usd=1/month")
+		x := load{perSecond: 100, seconds: 3, inFlight: 1, request: usd(100_000), charge: cost(100_000)}
+		x.run(b, p)
+		b.view.puts(hangs)
+		for range 200 {
+			under := b.view.hanging()
+			x := b.begin(p, usd(100_000))
+			if x.pending() {
+				if under == 0 {
+					t.Error("a request waits for a write that it began itself")
+				}
+				return
+			}
+			x.Settle(cost(100_000))
+			b.pass(10 * time.Millisecond)
+		}
+		t.Error("nothing waits for storage")
+	})
+}
+
 func TestWrites_SharedAndEntityScopesAreWrittenApart(t *testing.T) {
 	onBench(t, func(t *testing.T, b *bench) {
 		p := b.policy("usd=1/month", "requests=1000/day per entity")
