@@ -164,7 +164,15 @@ func (b *backend) changeCounts(ctx context.Context, req *logical.Request, d *fra
 	if err != nil {
 		return nil, storageErrorf("%w", err)
 	}
-	return &logical.Response{Data: map[string]any{"limits": statusRows(statuses)}}, nil
+	resp := &logical.Response{Data: map[string]any{"limits": statusRows(statuses)}}
+	if left, ok := d.GetOk("unconfirmed"); ok && left.(bool) {
+		for _, s := range statuses {
+			if s.Limit.Window.Sliding() {
+				resp.AddWarning(fmt.Sprintf("what is unconfirmed of the limit %s leaves with its window; it isn't written off", s.Limit))
+			}
+		}
+	}
+	return resp, nil
 }
 
 // selects says what is wrong with a selection that selects nothing.

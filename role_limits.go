@@ -183,7 +183,7 @@ var longWord = regexp.MustCompile(`[^\s"=/,]{25,}`)
 func withoutLongWords(text string) string { return longWord.ReplaceAllString(text, "…") }
 
 func (r *roleLimits) setThresholds(percents []int) error {
-	list := slices.DeleteFunc(slices.Clone(percents), func(n int) bool { return n == 0 })
+	list := slices.DeleteFunc(append([]int{}, percents...), func(n int) bool { return n == 0 }) // never nil, which means the default
 	slices.Sort(list)
 	list = slices.Compact(list)
 	for _, n := range list {
@@ -191,9 +191,7 @@ func (r *roleLimits) setThresholds(percents []int) error {
 			return fmt.Errorf("alert_thresholds: %d is no percentage from 1 to 100; write them as 50,80,95", n)
 		}
 	}
-	if r.AlertThresholds = list; list == nil {
-		r.AlertThresholds = []int{}
-	}
+	r.AlertThresholds = list
 	return nil
 }
 
@@ -255,6 +253,9 @@ func (r *role) limitWarnings(old *role) (warnings []string) {
 	kept := map[string]bool{}
 	for _, limit := range limits {
 		kept[limit.ID()] = true
+		if limit.Models != "" && len(r.Models) == 0 {
+			warnings = append(warnings, fmt.Sprintf("the limit %s counts some models only, and the virtual key allows all: a name that it doesn't foresee passes it; say in models which may be used", limit))
+		}
 		if limit.Max == 0 {
 			warnings = append(warnings, fmt.Sprintf("the limit %s allows nothing", limit))
 		}

@@ -341,6 +341,50 @@ func TestRoleLimits_ChangesHoldOnTheNextRequest(t *testing.T) {
 	}
 }
 
+func TestRoleLimits_SoftOnesOnlyCountUntilTheMaxIsUsed(t *testing.T) {
+	m, up, _ := newLimitedMount(t, "usd=0.0025/month", "concurrent=9")
+	m.chat("r", "m").want(t, http.StatusForbidden, "request_exceeds_limit")
+	m.write("roles/r", map[string]any{"enforcement": "soft"})
+	for range 2 { // 0.002 USD each
+		m.chat("r", "m").want(t, http.StatusOK, "")
+		wantJSON(t, up.last(t).Body, chatBody("m"))
+	}
+	m.chat("r", "m").want(t, http.StatusPaymentRequired, "budget_exceeded")
+}
+
+func TestRoleLimits_SayHowFarACapIsLowered(t *testing.T) {
+	m, up, _ := newLimitedMount(t, "output_tokens=1000/day")
+	m.write("config", map[string]any{"default_output_cap": 700})
+	up.answer = usageAnswer(1, 600)
+	m.chat("r", "m").want(t, http.StatusOK, "")
+	for _, refusing := range []map[string]any{{"lower_cap": false}, {"min_output_tokens": 401}} {
+		m.write("roles/r", refusing)
+		m.chat("r", "m").want(t, http.StatusPaymentRequired, "budget_exceeded")
+		m.patch("roles/r", map[string]any{"lower_cap": nil, "min_output_tokens": nil})
+	}
+	m.write("roles/r", map[string]any{"min_output_tokens": 400})
+	m.chat("r", "m").want(t, http.StatusOK, "")
+	if sent := up.last(t).Body; !strings.Contains(sent, `"max_completion_tokens":400`) {
+		t.Errorf("sent %s", sent)
+	}
+}
+
+func TestRoleLimits_WindowsOfTheCalendarBeginInTheConfiguredZone(t *testing.T) {
+	m, _, _ := newLimitedMount(t, "requests=1/day")
+	m.write("config", map[string]any{"time_zone": "Asia/Kolkata"})
+	m.chat("r", "m").want(t, http.StatusOK, "")
+	answer := m.chat("r", "m")
+	answer.want(t, http.StatusPaymentRequired, "budget_exceeded")
+	const midnight = "2026-05-01T18:30:00Z"
+	if got := m.resets("r"); got != midnight || !strings.Contains(answer.Body, midnight) {
+		t.Errorf("it resets at %s, and the caller is told %s", got, answer.Body)
+	}
+	if row := rowsOf(t, m.write("usage/r/reset", nil))[0]; row["resets_at"] != midnight {
+		t.Errorf("after the reset %v", row)
+	}
+	m.chat("r", "m").want(t, http.StatusOK, "")
+}
+
 // 21. Editing a limit resets its use.
 func TestOthersFail21_ANewMaxKeepsWhatWasUsed(t *testing.T) {
 	m, _, _ := newLimitedMount(t, "usd=1/month", "requests=10/minute", "tokens=100000/30d")
@@ -394,7 +438,7 @@ func TestRoleLimits_ListShowsAtAGlanceWhatIsNearlySpent(t *testing.T) {
 	}
 	m.write("roles/unlimited", map[string]any{"key": "a"})
 	m.write("roles/unused", map[string]any{"key": "a", "limits": []any{"requests=5/day", "concurrent=2"}})
-	m.write("roles/closed", map[string]any{"key": "a", "limits": []any{"requests=5/day", "usd=0/month"}})
+	m.write("roles/closed", map[string]any{"key": "a", "limits": []any{"requests=5/day", "concurrent=0", "usd=0/month"}})
 	info := overJSON(t, m.must(logical.ListOperation, "roles/", nil).Data["key_info"].(map[string]any))
 	for role, want := range map[string]map[string]any{
 		"r":         {"limits": "usd=0.01/month; requests=50/day; concurrent=1; tokens=1000000/day per entity", "nearest_limit": "usd=0.01/month: 80% used"},

@@ -69,6 +69,7 @@ func (b *backend) work(ctx context.Context, storage logical.Storage) {
 			b.inBackground(func() {
 				b.pruneUsage(ctx, storage)
 				b.resumeDrops(ctx)
+				b.pruneLedger(ctx)
 			})
 		case <-ctx.Done():
 			b.finish(context.WithoutCancel(ctx), storage)

@@ -123,6 +123,14 @@ func (b *backend) resumeDrops(ctx context.Context) {
 	}
 }
 
+// pruneLedger deletes what limits counted for entities that haven't come back
+// since their windows ended.
+func (b *backend) pruneLedger(ctx context.Context) {
+	if err := b.ledger.Load().Prune(ctx); err != nil && ctx.Err() == nil {
+		b.Logger().Warn("old counts of limits could not be deleted; it will be tried again", "error", err)
+	}
+}
+
 // dropCounts forgets what the limits of a deleted virtual key counted.
 func (b *backend) dropCounts(ctx context.Context, id string) {
 	l := b.ledger.Load()

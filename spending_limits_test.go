@@ -134,6 +134,9 @@ func TestAlerts_AServerWithoutEventsOrOneThatHangsHoldsNothingUp(t *testing.T) {
 				}
 				return false
 			})
+			if told := strings.Contains(m.log.String(), "takes no event"); told != (name == "refused") && name != "hangs" {
+				t.Errorf("the log says so: %v", told)
+			}
 			if name != "hangs" && strings.Contains(m.log.String(), "[ERROR]") {
 				t.Errorf("the log: %s", m.log)
 			}

@@ -73,6 +73,7 @@ const (
 	CodeRequestExceedsLimit = "request_exceeds_limit"
 	CodeCostUnbounded       = "cost_unbounded"
 	CodeRouteNotMetered     = "route_not_metered"
+	CodeRouteNotAllowed     = "route_not_allowed"
 	CodeModelNotPriced      = "model_not_priced"
 	CodeLedgerUnavailable   = "ledger_unavailable"
 )

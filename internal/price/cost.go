@@ -61,53 +61,107 @@ func (c *Cost) add(u Unit, amount NanoUSD, over bool) {
 	c.Saturated = c.Saturated || over || overSum
 }
 
+// CostUnsplit is Cost for a usage that doesn't tell how much of its output is
+// audio, images or video: all of it is charged at the dearest rate that output
+// of this model can have.
+func (m *Match) CostUnsplit(u Usage) Cost {
+	dearest, rate := Output, NanoUSD(0)
+	for _, part := range []Unit{Output, OutputAudio, OutputImage, OutputVideo} {
+		if r := m.tariff.rates[part].at(max(u[Input], 0)); m.tariff.priced[part] && r > rate {
+			dearest, rate = part, r
+		}
+	}
+	if dearest != Output {
+		u[OutputReasoning], u[OutputCitation], u[OutputAudio], u[OutputImage], u[OutputVideo] = 0, 0, 0, 0, 0
+		u[dearest] = u[Output]
+	}
+	return m.Cost(u)
+}
+
 // Bound is the most that a request can use.
 type Bound struct {
 	// Input and Output are in tokens, at least zero.
 	Input, Output int64
-	// InputMedia and OutputMedia say whether audio, images or video can be
-	// among them, which may have dearer rates of their own.
-	InputMedia, OutputMedia bool
+	// InputMedia says whether audio, images or video can be among the input,
+	// which may have dearer rates of their own. Output always may hold what the
+	// model has a rate for.
+	InputMedia bool
+	// InputAudio, OutputAudio and OutputImage say that these can be among them.
+	// Providers charge them apart from text, so that without a rate for them
+	// there is no worst case. Images in the input are charged as text, but where
+	// they have a rate.
+	InputAudio, OutputAudio, OutputImage bool
+	// HourCache says that input may be written to a cache for an hour.
+	HourCache bool
 }
 
 // DearestInput is the highest rate that an input token can cost, in nano-USD
 // per million: over all kinds of input (cache writes among them) and all tiers
 // that an input within the bound can reach. It is false if input has no price.
 func (m *Match) DearestInput(b Bound) (NanoUSD, bool) {
-	rate, _ := m.tariff.dearest(Input, b.Input, b.InputMedia)
+	rate, _ := m.tariff.dearest(Input, b)
 	return rate, m.tariff.priced[Input]
 }
 
 // DearestOutput is the same for output tokens; their tiers go by the input too.
 func (m *Match) DearestOutput(b Bound) (NanoUSD, bool) {
-	rate, _ := m.tariff.dearest(Output, b.Input, b.OutputMedia)
+	rate, _ := m.tariff.dearest(Output, b)
 	return rate, m.tariff.priced[Output]
 }
 
 // WorstCase is at least what one request within the bound can cost, rounding
 // included, as long as its counts agree with each other. It is false if tokens
-// within the bound have no price, or if it is too large to say.
+// within the bound have no price, such as audio of a model whose price is known
+// for text alone, or if it is too large to say.
 func (m *Match) WorstCase(b Bound) (NanoUSD, bool) {
 	t := m.tariff
-	if !t.hasRates() || (b.Input > 0 && !t.priced[Input]) || (b.Output > 0 && !t.priced[Output]) {
+	if !t.hasRates() || (b.Input > 0 && !t.prices(Input, b)) || (b.Output > 0 && !t.prices(Output, b)) {
 		return 0, false
 	}
-	input, over1 := t.worst(Input, b.Input, b.Input, b.InputMedia)
-	output, over2 := t.worst(Output, b.Output, b.Input, b.OutputMedia)
+	input, over1 := t.worst(Input, b.Input, b)
+	output, over2 := t.worst(Output, b.Output, b)
 	total, over3 := plus(input, output)
 	total, over4 := plus(total, t.rates[Requests].Base)
 	return total, !over1 && !over2 && !over3 && !over4
 }
 
-// dearest is the highest rate among the whole and its parts, and how many of
-// them have one.
-func (t *tariff) dearest(whole Unit, maxInput int64, media bool) (rate NanoUSD, units int64) {
-	for i := range t.steps {
-		u := t.steps[i].unit
-		if u.whole() != whole || (u.media() && !media) {
+// prices says whether all tokens of the whole that are within the bound have a
+// price.
+func (t *tariff) prices(whole Unit, b Bound) bool {
+	for u := range NumUnits {
+		if u.whole() != whole {
 			continue
 		}
-		rate = max(rate, t.rates[u].dearest(maxInput))
+		apart := u == InputAudio && b.InputAudio || u == OutputAudio && b.OutputAudio || u == OutputImage && b.OutputImage
+		if (apart || t.unpriced[u]) && !t.priced[u] && !t.atWhole[u] {
+			return false
+		}
+	}
+	return t.priced[whole]
+}
+
+// hourCacheFactor is what a token written to a cache for an hour costs, in
+// tokens of input, where the tariff has no rate for it
+// (https://platform.claude.com/docs/en/build-with-claude/prompt-caching#pricing).
+const hourCacheFactor = 2
+
+// dearest is the highest rate among the whole and its parts, and how many of
+// them have one.
+func (t *tariff) dearest(whole Unit, b Bound) (rate NanoUSD, units int64) {
+	for i := range t.steps {
+		u := t.steps[i].unit
+		if u.whole() != whole || u.media() && whole == Input && !b.InputMedia && !b.InputAudio {
+			continue
+		}
+		rate = max(rate, t.rates[u].dearest(b.Input))
+		units++
+	}
+	if whole == Input && b.HourCache && !t.priced[CacheWrite1h] {
+		input, over := times(hourCacheFactor, t.rates[Input].dearest(b.Input))
+		if over {
+			input = maxNanoUSD
+		}
+		rate = max(rate, input)
 		units++
 	}
 	return rate, units
@@ -115,11 +169,11 @@ func (t *tariff) dearest(whole Unit, maxInput int64, media bool) (rate NanoUSD, 
 
 // worst is the most that so many tokens of the whole can cost: all at the
 // dearest rate, and each unit that can have a token rounded up by itself.
-func (t *tariff) worst(whole Unit, tokens, maxInput int64, media bool) (NanoUSD, bool) {
+func (t *tariff) worst(whole Unit, tokens int64, b Bound) (NanoUSD, bool) {
 	if tokens <= 0 {
 		return 0, false
 	}
-	rate, units := t.dearest(whole, maxInput, media)
+	rate, units := t.dearest(whole, b)
 	amount, over := perMillion(tokens, rate)
 	slack := NanoUSD(max(min(units, tokens)-1, 0))
 	total, overSum := plus(amount, slack)

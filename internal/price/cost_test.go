@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"strings"
 	"testing"
+	"time"
 )
 
 // kind is a kind of token that has no parts: the units that count it, from the
@@ -249,8 +250,18 @@ func TestWorstCase_IsNeverBelowTheCostOfWhatItBounds(t *testing.T) {
 		u[Requests] = 1
 		b := Bound{Input: u[Input] + rng.Int64N(100), Output: u[Output] + rng.Int64N(100)}
 		b.InputMedia = u[InputAudio]+u[InputImage]+u[InputVideo] > 0
-		b.OutputMedia = u[OutputAudio]+u[OutputImage]+u[OutputVideo] > 0
+		b.InputAudio = u[InputAudio] > 0 && m.tariff.priced[InputAudio]
+		b.OutputAudio = u[OutputAudio] > 0 && m.tariff.priced[OutputAudio]
+		b.OutputImage = u[OutputImage] > 0 && m.tariff.priced[OutputImage]
+		b.HourCache = rng.IntN(4) == 0
 		c := m.Cost(u)
+		if rng.IntN(2) == 0 {
+			if dear := m.CostUnsplit(u); dear.Total+NanoUSD(NumUnits) < c.Total && !c.Saturated && u[OutputReasoning]+u[OutputCitation] == 0 {
+				t.Fatalf("%+v costs %s, but %s where all output may be media", u, c.Total, dear.Total)
+			} else {
+				c = dear
+			}
+		}
 		worst, ok := m.WorstCase(b)
 		if ok && (worst < c.Total || c.Unpriced) {
 			t.Fatalf("%+v for at most %+v costs %s, above the worst case %s", u, b, c.Total, worst)
@@ -277,7 +288,9 @@ func TestWorstCase_CountsTiersAndMediaOnlyWhereTheyCanApply(t *testing.T) {
 		{Bound{Input: 1000}, 3 * USD, 10 * USD},
 		{Bound{Input: 1001}, 4 * USD, 20 * USD},
 		{Bound{Input: 10, InputMedia: true}, 50 * USD, 10 * USD},
-		{Bound{Input: 10, OutputMedia: true}, 3 * USD, 10 * USD},
+		{Bound{Input: 10, InputAudio: true}, 50 * USD, 10 * USD},
+		{Bound{Input: 10, HourCache: true}, 4 * USD, 10 * USD},
+		{Bound{Input: 1001, HourCache: true}, 8 * USD, 20 * USD},
 	} {
 		input, ok1 := m.DearestInput(c.b)
 		output, ok2 := m.DearestOutput(c.b)
@@ -290,6 +303,82 @@ func TestWorstCase_CountsTiersAndMediaOnlyWhereTheyCanApply(t *testing.T) {
 	}
 	if _, ok := matchOf(map[Unit]Rate{Input: {}}).WorstCase(Bound{Input: 1, Output: 1}); ok {
 		t.Error("output without a price has a worst case")
+	}
+}
+
+// A model with a rate for images makes them unasked.
+func TestWorstCase_OutputIsHeldAtTheRateOfMediaThatTheModelMakes(t *testing.T) {
+	m := matchOf(map[Unit]Rate{Input: {Base: USD}, Output: {Base: 2 * USD}, OutputImage: {Base: 30 * USD}})
+	if rate, _ := m.DearestOutput(Bound{Input: 1}); rate != 30*USD {
+		t.Errorf("an output token is held at %s a million", rate)
+	}
+	u := Usage{Input: 10, Output: 1000, OutputReasoning: 400}
+	if c := m.CostUnsplit(u); c.Output != 30*1_000_000 {
+		t.Errorf("output of an unknown kind costs %s", c.Output)
+	}
+	if c := m.Cost(u); c.Output != 2*1_000_000 {
+		t.Errorf("text costs %s", c.Output)
+	}
+	plain := matchOf(map[Unit]Rate{Input: {Base: USD}, Output: {Base: 2 * USD}, OutputReasoning: {Base: 3 * USD}})
+	if plain.CostUnsplit(u) != plain.Cost(u) {
+		t.Error("a model without media costs more where its output isn't told apart")
+	}
+}
+
+func TestWorstCase_IsUnknownForMediaWithoutARateOfTheirOwn(t *testing.T) {
+	text := map[Unit]Rate{Input: {Base: USD}, Output: {Base: 2 * USD}}
+	with := func(u Unit) map[Unit]Rate {
+		return map[Unit]Rate{Input: {Base: USD}, Output: {Base: 2 * USD}, u: {Base: 9 * USD}}
+	}
+	for name, c := range map[string]struct {
+		b     Bound
+		rates map[Unit]Rate
+		known bool
+	}{
+		"text":                    {Bound{}, text, true},
+		"images in the input":     {Bound{InputMedia: true}, text, true},
+		"audio in the input":      {Bound{InputMedia: true, InputAudio: true}, text, false},
+		"audio with a rate":       {Bound{InputMedia: true, InputAudio: true}, with(InputAudio), true},
+		"audio output":            {Bound{OutputAudio: true}, text, false},
+		"audio output, of images": {Bound{OutputAudio: true}, with(OutputImage), false},
+		"audio output, rated":     {Bound{OutputAudio: true}, with(OutputAudio), true},
+		"image output":            {Bound{OutputImage: true}, text, false},
+		"image output, of audio":  {Bound{OutputImage: true}, with(OutputAudio), false},
+		"image output, rated":     {Bound{OutputImage: true}, with(OutputImage), true},
+	} {
+		c.b.Input, c.b.Output = 10, 10
+		if _, ok := matchOf(c.rates).WorstCase(c.b); ok != c.known {
+			t.Errorf("%s: known is %v", name, ok)
+		}
+	}
+	book := NewBook(mustLoad(t), nil, []Override{{Provider: "openai", Model: "own", Prices: map[Unit]NanoUSD{Input: 1, Output: 1}}})
+	m, _ := book.Find("openai", "own", time.Now())
+	if _, ok := m.WorstCase(Bound{Input: 1, Output: 1, InputAudio: true, OutputAudio: true, OutputImage: true}); !ok {
+		t.Error("an operator's price holds for all, as it says")
+	}
+}
+
+func TestMatch_AWindowOfTheTableIsTakenForNoLessThanItCanBe(t *testing.T) {
+	table := mustLoad(t)
+	book := NewBook(table, nil, []Override{
+		{Provider: "openai", Model: "gpt-4o", Prices: map[Unit]NanoUSD{Input: 1}},
+		{Provider: "openai", Model: "own", Prices: map[Unit]NanoUSD{Input: 1}, ContextWindow: 1000},
+	})
+	for _, c := range []struct {
+		provider, model string
+		least, most     int64 // 0 for unknown
+	}{
+		{"openai", "gpt-4.1", 1_047_576, 1_100_000},
+		{"google", "gemini-3-flash-preview", 1_048_576, 1_100_000},
+		{"anthropic", "claude-sonnet-4-5", 0, 0}, // a tier above 200,000, and a window of 200,000
+		{"openai", "gpt-4o", 128_000, 135_000},
+		{"openai", "own", 1000, 1000},
+		{"openai", "gpt-5-image", 0, 0},
+	} {
+		m, _ := book.Find(c.provider, c.model, time.Now())
+		if n, known := m.MaxContext(); known != (c.least > 0) || n < c.least || n > c.most {
+			t.Errorf("%s/%s reads at most %d, %v", c.provider, c.model, n, known)
+		}
 	}
 }
 

@@ -31,6 +31,8 @@ type Match struct {
 	Daily string
 	// ContextWindow is the most tokens that the model takes; zero if unknown.
 	ContextWindow int64
+	// roughWindow says that ContextWindow is the built-in table's.
+	roughWindow bool
 	// Unmetered names what the provider charges for beside tokens and requests,
 	// such as "web_searches". No Cost includes it. It must not be changed.
 	Unmetered []string
@@ -45,6 +47,33 @@ func (m *Match) Rate(u Unit) (Rate, bool) {
 		return Rate{}, false
 	}
 	return m.tariff.rates[u], true
+}
+
+// MaxContext is the most tokens that the model can be taken to read at once, and
+// whether it is known. The built-in table rounds windows down (1,048,576 to a
+// million), so that some are added to its own; a window in which the model's
+// last tier can't begin is none.
+func (m *Match) MaxContext() (int64, bool) {
+	window := m.ContextWindow
+	if window <= 0 || window <= m.lastTier() {
+		return 0, false
+	}
+	if m.roughWindow {
+		window += window / 20
+	}
+	return window, true
+}
+
+// lastTier is the number of input tokens above which the last of the tiers of
+// any rate begins; 0 if there are none.
+func (m *Match) lastTier() int64 {
+	var last int64
+	for u := range m.tariff.rates {
+		if tiers := m.tariff.rates[u].Tiers; len(tiers) > 0 {
+			last = max(last, tiers[len(tiers)-1].Above)
+		}
+	}
+	return last
 }
 
 // resolution is all that can be said of a model's price before the time is

@@ -160,6 +160,9 @@ func newOwnPrice(provider, source string, o *Override) *ownPrice {
 		}
 	}
 	p.tariff = newTariff(rates, nil)
+	for u := range p.tariff.atWhole { // what isn't there costs what its whole costs
+		p.tariff.atWhole[u] = true
+	}
 	return p
 }
 
@@ -206,7 +209,7 @@ func (p *ownPrice) resolution(builtin resolution) resolution {
 	}
 	for _, b := range builtin {
 		if m.ContextWindow == 0 {
-			m.ContextWindow = b.ContextWindow
+			m.ContextWindow, m.roughWindow = b.ContextWindow, true
 		}
 		for _, name := range b.Unmetered {
 			if !slices.Contains(m.Unmetered, name) {

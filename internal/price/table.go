@@ -62,6 +62,8 @@ type tariffJSON struct {
 	Daily     []string      `json:"daily"` // start and end
 	Rates     map[Unit]Rate `json:"rates"`
 	Unmetered []string      `json:"unmetered"`
+
+	atWhole, unpriced []Unit // see correction
 }
 
 // ModelID names an entry of the table.
@@ -69,9 +71,9 @@ type ModelID struct{ Provider, Model string }
 
 // Load parses the embedded table. Each call makes a fresh value: callers keep
 // it. An error means that the binary was built from broken data.
-func Load() (*Table, error) { return parse([]byte(tableJSON)) }
+func Load() (*Table, error) { return parse([]byte(tableJSON), []byte(correctionsJSON)) }
 
-func parse(data []byte) (*Table, error) {
+func parse(data, corrections []byte) (*Table, error) {
 	var in struct {
 		Source    string           `json:"source"`
 		Version   string           `json:"version"`
@@ -96,6 +98,9 @@ func parse(data []byte) (*Table, error) {
 			return nil, fmt.Errorf("price table: provider %q is there twice or has no id", p.ID)
 		}
 		t.byID[p.ID] = p
+	}
+	if err := t.correct(corrections); err != nil {
+		return nil, err
 	}
 	for _, p := range in.Providers {
 		if err := t.prepare(p); err != nil {
@@ -165,6 +170,12 @@ func (in *tariffJSON) tariff() (*tariff, error) {
 		return nil, errors.New("a price per request can't have tiers")
 	}
 	t := newTariff(in.Rates, in.Unmetered)
+	for _, u := range in.atWhole {
+		t.atWhole[u] = true
+	}
+	for _, u := range in.unpriced {
+		t.unpriced[u] = true
+	}
 	if in.Since != "" {
 		since, err := time.Parse(time.DateOnly, in.Since)
 		if err != nil {
@@ -251,7 +262,7 @@ func (p *tableProvider) find(name, note string) resolution {
 	for _, m := range p.Models {
 		if why, ok := matchAny(m.Match, name); ok {
 			return newResolution(Match{
-				Provider: p.ID, Model: m.ID, Source: SourceBuiltin, ContextWindow: m.ContextWindow,
+				Provider: p.ID, Model: m.ID, Source: SourceBuiltin, ContextWindow: m.ContextWindow, roughWindow: true,
 				Rule: fmt.Sprintf("built-in entry %s/%s: the name %s%s", p.ID, m.ID, why, note),
 			}, m.tariffs)
 		}

@@ -137,12 +137,12 @@ func TestParse_RefusesBrokenTables(t *testing.T) {
 		"bad regex":         {`{"id":"p","name":"P","models":[{"id":"m","match":[{"regex":"("}],"tariffs":[{}]}]}`, "missing closing"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if _, err := parse([]byte(head + c.providers + "]}")); err == nil || !strings.Contains(err.Error(), c.want) {
+			if _, err := parse([]byte(head+c.providers+"]}"), []byte("[]")); err == nil || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("got %v, want an error with %q", err, c.want)
 			}
 		})
 	}
-	if _, err := parse([]byte(head + model(`{"rates":{"input":1}}`) + "]}")); err != nil {
+	if _, err := parse([]byte(head+model(`{"rates":{"input":1}}`)+"]}"), []byte("[]")); err != nil {
 		t.Errorf("a good table is refused: %v", err)
 	}
 }

@@ -97,6 +97,9 @@ type tariff struct {
 
 	rates  [NumUnits]Rate
 	priced [NumUnits]bool
+	// atWhole units are known to cost what their whole costs; unpriced ones to
+	// be used at a rate of their own that isn't known.
+	atWhole, unpriced [NumUnits]bool
 	// steps are the token units that have a rate, most specific first.
 	steps     []step
 	unmetered []string

@@ -15,6 +15,7 @@ func TestCatalogue_ChatCapFieldIsTheOneThatTheProviderDocuments(t *testing.T) {
 	current := map[string]bool{
 		"azure-openai": true, "bedrock": true, "cerebras": true, "groq": true, "moonshot": true, "openai": true, "x-ai": true,
 	}
+	reading := map[string]bool{"anthropic": true, "fireworks-ai": true, "google": true, "sandbox": true, "vllm": true}
 	ignoring := map[string]bool{"deepseek": true, "ollama": true, "openrouter": true}
 	c := load(t)
 	for _, id := range c.IDs() {
@@ -25,6 +26,13 @@ func TestCatalogue_ChatCapFieldIsTheOneThatTheProviderDocuments(t *testing.T) {
 		}
 		if p.ChatCapField != want || p.IgnoresMaxCompletionTokens != ignoring[id] {
 			t.Errorf("%s: cap %q, ignores max_completion_tokens: %v", id, p.ChatCapField, p.IgnoresMaxCompletionTokens)
+		}
+		// OpenAI and others refuse a request that has both.
+		if want := !current[id] && !reading[id]; p.WantsMaxTokens() != want {
+			t.Errorf("%s: wants max_tokens beside max_completion_tokens: %v", id, !want)
+		}
+		if p.Free("moderations") != (id == "openai") || p.Free("chat") || p.Free("") {
+			t.Errorf("%s: %v are free", id, p.FreeKinds)
 		}
 	}
 }

@@ -23,6 +23,7 @@ func Parse(data []byte) (*Catalogue, error) {
 	var doc struct {
 		ReasoningModels globs             `json:"reasoning_models"`
 		OpenEndedModels globs             `json:"open_ended_models"`
+		MaxOutputs      []OutputLimit     `json:"max_output"`
 		Providers       []json.RawMessage `json:"providers"`
 	}
 	if err := decodeStrict(data, &doc); err != nil {
@@ -33,7 +34,7 @@ func Parse(data []byte) (*Catalogue, error) {
 	}
 	c := &Catalogue{byID: make(map[string]*Provider, len(doc.Providers))}
 	for i, raw := range doc.Providers {
-		p, err := parseEntry(raw, doc.ReasoningModels, doc.OpenEndedModels)
+		p, err := parseEntry(raw, doc.ReasoningModels, doc.OpenEndedModels, doc.MaxOutputs)
 		if err != nil {
 			return nil, fmt.Errorf("provider catalogue: entry %d (id %q): %w", i+1, p.ID, err)
 		}
@@ -48,14 +49,15 @@ func Parse(data []byte) (*Catalogue, error) {
 }
 
 // parseEntry returns a provider even with an error, for its id. To its own globs
-// of models it adds those of all providers.
-func parseEntry(raw json.RawMessage, reasoning, openEnded globs) (*Provider, error) {
+// of models it adds those of all providers; its own maximum of output goes first.
+func parseEntry(raw json.RawMessage, reasoning, openEnded globs, maxOutputs []OutputLimit) (*Provider, error) {
 	p := new(Provider)
 	if err := decodeStrict(raw, p); err != nil {
 		return p, err
 	}
 	p.ReasoningModels = slices.Concat(reasoning, p.ReasoningModels)
 	p.OpenEndedModels = slices.Concat(openEnded, p.OpenEndedModels)
+	p.MaxOutputs = slices.Concat(p.MaxOutputs, maxOutputs)
 	checks := []func() error{
 		p.checkIdentity, p.checkAuth, p.checkHeaders, p.checkFields, p.checkBase,
 		p.checkFormats, p.checkRoutes, p.checkVerify, p.checkModels,

@@ -26,6 +26,7 @@ func validEntry() object {
 			object{"prefix": "v1/chat", "to": "/chat", "format": "openai", "auth": object{"scheme": "bearer"}},
 		},
 		"chat_cap_field": "max_completion_tokens", "reasoning_models": []any{"acme-r*", "!acme-r0*"}, "open_ended_models": []any{"acme-web"},
+		"free_kinds": []any{"moderations"},
 		"verify":  object{"method": "POST", "path": "/check", "body": object{}, "valid": []any{422}, "refused": []any{400}},
 		"formats": []any{"openai"}, "docs_url": "https://acme.example/docs", "note": "a note",
 	}
@@ -121,6 +122,9 @@ func TestParse_RefusesEachKindOfBrokenEntryAndNamesIt(t *testing.T) {
 		{"formats missing", top, "formats", []any{}, "formats"},
 		{"unknown cap", top, "chat_cap_field", "max_output_tokens", "chat_cap_field"},
 		{"cap that the provider ignores", top, "ignores_max_completion_tokens", true, "ignores"},
+		{"cap that is read anyway", top, "reads_max_completion_tokens", true, "reads_max_completion_tokens"},
+		{"free kind without a name", top, "free_kinds", []any{""}, "free_kinds"},
+		{"free kind twice", top, "free_kinds", []any{"a", "a"}, "free_kinds"},
 		{"glob of every model", top, "reasoning_models", []any{"*"}, "reasoning_models"},
 		{"glob of none", top, "open_ended_models", []any{""}, "open_ended_models"},
 		{"glob in capitals", top, "reasoning_models", []any{"DeepSeek-R1*"}, "lower case"},

@@ -146,10 +146,26 @@ type Provider struct {
 	// https://github.com/ollama/ollama/issues/7125,
 	// https://github.com/pydantic/pydantic-ai/issues/5186 (OpenRouter).
 	IgnoresMaxCompletionTokens bool `json:"ignores_max_completion_tokens,omitempty"`
+	// ReadsMaxCompletionTokens means that a chat request's max_completion_tokens
+	// is known to cap its output, though ChatCapField is CapMaxTokens. Some refuse
+	// a request that has both:
+	// https://docs.vllm.ai/en/latest/serving/openai_compatible_server.html,
+	// https://ai.google.dev/gemini-api/docs/openai,
+	// https://platform.claude.com/docs/en/api/openai-sdk,
+	// https://docs.fireworks.ai/api-reference/post-chatcompletions.
+	ReadsMaxCompletionTokens bool `json:"reads_max_completion_tokens,omitempty"`
+	// FreeKinds are kinds of routes, beside those that are free everywhere, whose
+	// calls cost nothing here: https://platform.openai.com/docs/guides/moderation.
+	FreeKinds []string `json:"free_kinds,omitempty"`
 	// ReasoningModels and OpenEndedModels are what Reasoning and OpenEnded ask:
 	// the catalogue's globs for all providers and the provider's own.
 	ReasoningModels globs `json:"reasoning_models,omitempty"`
 	OpenEndedModels globs `json:"open_ended_models,omitempty"`
+	// MaxOutputs are what MaxOutput asks: the provider's own, then those for all
+	// providers. Most figures are those of litellm 1.110.2, 1.77.1 and 1.67.0
+	// (model_prices_and_context_window_backup.json, MIT) as of 2026-11-26. Models
+	// whose whole context window is that small have at most half of it.
+	MaxOutputs []OutputLimit `json:"max_output,omitempty"`
 	// Formats are the wire formats spoken on any route.
 	Formats []string `json:"formats"`
 	// DocsURL is where the facts come from; empty only for FixedBase.

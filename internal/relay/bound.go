@@ -9,7 +9,8 @@ import (
 	"vault-plugin-secrets-portkey/internal/wire"
 )
 
-// What bounds a request whose size its text doesn't tell.
+// What a provider adds to a request's text, and what bounds a request whose size
+// its text doesn't tell.
 const (
 	// perMessage and perTool are tokens that a provider adds to each, generously:
 	// OpenAI's cookbook counts 3 or 4 for a message and about 12 for a function.
@@ -28,15 +29,19 @@ const (
 // bound is the most that the request can use.
 func (x *exchange) bound() price.Bound {
 	p := &x.params
-	b := price.Bound{InputMedia: p.Input.Media, OutputMedia: p.AudioOutput}
-	context := x.contextWindow()
+	stored := p.Input.References || len(p.Input.OpenEnded) > 0
+	b := price.Bound{
+		InputMedia: p.Input.Media || stored, InputAudio: p.Input.Audio, HourCache: p.Input.HourCache,
+		OutputAudio: p.AudioOutput, OutputImage: p.ImageOutput,
+	}
 	b.Input = x.inputText() + perRequest + perMessage*p.Input.Messages + perTool*p.Input.Tools
 	if p.Input.Tools > 0 {
 		b.Input += anyTool
 	}
-	b.Input = min(b.Input, context)
-	if p.Input.Media || p.Input.References || len(p.Input.OpenEnded) > 0 {
-		b.Input = context
+	// The context window is no bound of text: tables have it too small for many
+	// models, and a provider that refuses what is longer charges nothing.
+	if p.Input.Media || stored {
+		b.Input = x.contextWindow()
 	}
 	if x.hasOutput() {
 		b.Output = p.MaxOutput(x.perChoice())
@@ -64,11 +69,14 @@ func (x *exchange) contextWindow() int64 {
 	return context
 }
 
+// windowOf is the most tokens that a model reads at once.
 func windowOf(m *price.Match) int64 {
-	if m == nil || m.ContextWindow <= 0 {
-		return largestContext
+	if m != nil {
+		if window, known := m.MaxContext(); known {
+			return window
+		}
 	}
-	return m.ContextWindow
+	return largestContext
 }
 
 // perChoice is the most output tokens that each choice can have: what was

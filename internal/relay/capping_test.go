@@ -46,6 +46,10 @@ func TestCap_ARequestWithoutOneGetsTheDefaultInTheMemberThatTheProviderKnows(t *
 			s.wantCap(t, field, 1000, req)
 		}
 	}
+	unbounded := uncapped(t, 1)
+	unbounded.VirtualKey.AllowUnbounded = true // of what else it may cost
+	limit(t, unbounded, "usd=1/month")
+	serve(t, unbounded, nil).wantCap(t, "max_tokens", 1000, unbounded)
 	req := uncapped(t, 1)
 	req.Path, req.Body = "v1/responses", []byte(`{"model":"m","input":"Hello"}`)
 	limit(t, req, "usd=1/month")
@@ -66,12 +70,11 @@ func TestCap_OneThatTheProviderIgnoresIsReplaced(t *testing.T) {
 
 func TestCap_NoneIsSetWhereNoHardLimitRestsOnIt(t *testing.T) {
 	for name, c := range map[string]func(*Request){
-		"no limits":         func(*Request) {},
-		"requests":          func(r *Request) { limit(t, r, "requests=10/minute", "concurrent=2") },
-		"input tokens":      func(r *Request) { limit(t, r, "input_tokens=100000/day") },
-		"limit on another":  func(r *Request) { limit(t, r, "usd=1/month on gpt-*", "tokens=1/day on o*") },
-		"soft":              func(r *Request) { limitSoftly(t, r, "usd=1/month", "tokens=100/day") },
-		"unbounded allowed": func(r *Request) { r.VirtualKey.AllowUnbounded = true; limit(t, r, "usd=1/month") },
+		"no limits":        func(*Request) {},
+		"requests":         func(r *Request) { limit(t, r, "requests=10/minute", "concurrent=2") },
+		"input tokens":     func(r *Request) { limit(t, r, "input_tokens=100000/day") },
+		"limit on another": func(r *Request) { limit(t, r, "usd=1/month on gpt-*", "tokens=1/day on o*") },
+		"soft":             func(r *Request) { limitSoftly(t, r, "usd=1/month", "tokens=100/day") },
 		"embeddings": func(r *Request) {
 			limit(t, r, "tokens=100000/day")
 			r.Path, r.Body = "v1/embeddings", []byte(`{"model":"m","input":"a"}`)

@@ -2,23 +2,79 @@
 
 package relay
 
-import "vault-plugin-secrets-portkey/internal/provider"
+import (
+	"context"
+	"runtime"
+	"time"
+
+	"vault-plugin-secrets-portkey/internal/provider"
+	"vault-plugin-secrets-portkey/internal/tokens"
+)
+
+// slotWait is how long a request waits for its turn to have its tokens counted.
+// Beyond that it does with the cheap bound: counting is a favour.
+const slotWait = 50 * time.Millisecond
+
+// counter counts the tokens of a relay's requests, at most half as many at a
+// time as there are processors: callers choose the texts, and the rest of Vault
+// must not wait for them.
+type counter struct {
+	encodings tokens.Encodings
+	slots     chan struct{}
+}
+
+func newCounter() *counter {
+	return &counter{slots: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2))}
+}
+
+// acquire takes a slot, if one gets free soon.
+func (c *counter) acquire(ctx context.Context) bool {
+	select {
+	case c.slots <- struct{}{}:
+		return true
+	default:
+	}
+	soon := time.NewTimer(slotWait)
+	defer soon.Stop()
+	select {
+	case c.slots <- struct{}{}:
+		return true
+	case <-soon.C:
+	case <-ctx.Done():
+	}
+	return false
+}
+
+func (c *counter) release() { <-c.slots }
 
 // countInput counts the input's tokens, where it is certain how the model does,
-// and says whether that made the bound tighter. It costs some 10 us a KiB, so it
-// is for requests that don't fit otherwise.
-func (x *exchange) countInput() bool {
-	input := &x.params.Input
-	if x.body == nil || input.Media || input.References || !ownEndpoint(x.req.VirtualKey.Target) {
+// and says whether that made the bound tighter; it doesn't when ctx ends
+// meanwhile. It is for requests that don't fit otherwise, since it takes a time
+// that callers can make long: of 256 KiB, the most that is counted, COUNTED_MS.
+func (x *exchange) countInput(ctx context.Context) bool {
+	if ctx == nil {
+		ctx = context.Background()
+	}
+	input, p := &x.params.Input, x.req.VirtualKey.Target.Provider()
+	if x.body == nil || input.Media || input.References || len(x.params.OtherModels) > 0 || !ownEndpoint(x.req.VirtualKey.Target) {
 		return false
 	}
-	encoding := x.encodings.For(x.req.VirtualKey.Target.Provider().ID, x.params.Model)
-	if encoding == nil || len(x.params.OtherModels) > 0 {
+	if ctx.Err() != nil || !tokens.Known(p.ID, x.params.Model) || !x.counter.acquire(ctx) {
 		return false
 	}
-	x.textTokens = x.body.TextTokens(&x.params, encoding.Count)
-	x.counted = true
-	return x.textTokens < input.TextBytes
+	defer x.counter.release()
+	encoding := x.counter.encodings.For(p.ID, x.params.Model)
+	n := x.body.TextTokens(&x.params, func(text []byte) int64 {
+		if ctx.Err() != nil { // to the end of the walk, which is quick
+			return int64(len(text))
+		}
+		return encoding.Count(text)
+	})
+	if ctx.Err() != nil || n >= input.TextBytes {
+		return false
+	}
+	x.textTokens, x.counted = n, true
+	return true
 }
 
 // ownEndpoint says whether the key points at the provider itself: behind an own

@@ -165,7 +165,7 @@ func TestOthersFail17_NoRouteBypassesTheBudget(t *testing.T) {
 	}
 	for _, path := range []string{
 		"v1/images/generations", "v1/images/edits", "v1/audio/speech", "v1/audio/transcriptions", "v1/files", "v1/uploads", "v1/batches",
-		"v1/assistants", "v1/threads", "v1/responses/compact", "v1/realtime/sessions", "v1/videos", "v1/messages", "v1/anything/else",
+		"v1/assistants", "v1/threads", "v1/responses/compact", "v1/videos", "v1/messages", "v1/anything/else",
 	} {
 		req := chatRequest(t, `{"model":"m"}`)
 		req.Path = path

@@ -3,6 +3,7 @@
 package relay
 
 import (
+	"context"
 	"math/big"
 	"net/http"
 	"strconv"
@@ -12,7 +13,6 @@ import (
 	"vault-plugin-secrets-portkey/internal/apierror"
 	"vault-plugin-secrets-portkey/internal/ledger"
 	"vault-plugin-secrets-portkey/internal/price"
-	"vault-plugin-secrets-portkey/internal/tokens"
 	"vault-plugin-secrets-portkey/internal/wire"
 )
 
@@ -81,7 +81,8 @@ type exchange struct {
 	started time.Time
 	body    *wire.Object // as it will be sent; nil for none
 
-	encodings   *tokens.Encodings
+	ctx         context.Context // ends with the caller; nil means never
+	counter     *counter
 	textTokens  int64 // of the input, if counted
 	counted     bool
 	reservation ledger.Reservation
@@ -235,19 +236,21 @@ func (x *exchange) charge(o *Outcome) {
 }
 
 // reportedCost is what the provider says that the answer cost, where the
-// catalogue has it that this is what it charges.
+// catalogue has it that this is what it charges. With a key of the customer's
+// own behind a reseller, what the maker charges is added.
 func (x *exchange) reportedCost() (price.Cost, bool) {
 	if x.meter == nil || !x.req.VirtualKey.Target.Provider().ReportsCost {
 		return price.Cost{}, false
 	}
-	text := x.meter.Usage().ProviderCostUSD
-	// The float only rules out what would make an exact number huge.
-	size, err := strconv.ParseFloat(text, 64)
-	if err != nil || size <= 0 || size > 1e9 || size < 1e-30 || len(text) > 64 {
-		return price.Cost{}, false
+	u := x.meter.Usage()
+	usd, ok := decimal(u.ProviderCostUSD)
+	if ok && u.OwnKey {
+		var upstream *big.Rat
+		if upstream, ok = decimal(u.UpstreamCostUSD); ok {
+			usd.Add(usd, upstream)
+		}
 	}
-	usd, ok := new(big.Rat).SetString(text)
-	if !ok {
+	if !ok || usd.Sign() <= 0 {
 		return price.Cost{}, false
 	}
 	nano := usd.Mul(usd, new(big.Rat).SetInt64(int64(price.USD)))
@@ -257,4 +260,17 @@ func (x *exchange) reportedCost() (price.Cost, bool) {
 		return price.Cost{}, false
 	}
 	return price.Cost{Total: price.NanoUSD(total.Int64())}, true
+}
+
+// decimal reads an amount from 0 to a billion.
+func decimal(text string) (*big.Rat, bool) {
+	// The float only rules out what would make an exact number huge.
+	size, err := strconv.ParseFloat(text, 64)
+	if err != nil || size < 0 || size > 1e9 || size > 0 && size < 1e-30 || len(text) > 64 {
+		return nil, false
+	}
+	if size == 0 { // 0e-999999999 is a zero too, and would be as huge
+		return new(big.Rat), true
+	}
+	return new(big.Rat).SetString(text)
 }

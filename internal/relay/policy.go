@@ -48,6 +48,12 @@ func hasBody(method string) bool {
 func (x *exchange) checkRequest() (*wire.Object, *apierror.Error) {
 	req, vk := x.req, x.req.VirtualKey
 	x.params.Kind = wire.KindOf(req.Method, req.Path)
+	if givesCredentials(req.Path) {
+		return nil, &apierror.Error{
+			Status: http.StatusForbidden, Type: apierror.TypeInvalidRequest, Code: apierror.CodeRouteNotAllowed,
+			Message: fmt.Sprintf("%s gives out credentials of the provider, with which an app would need no virtual key; it is never passed on", req.Path),
+		}
+	}
 	if !hasBody(req.Method) {
 		return nil, nil
 	}
@@ -86,6 +92,20 @@ func (x *exchange) checkRequest() (*wire.Object, *apierror.Error) {
 	x.body = body
 	x.askForUsage(body)
 	return body, nil
+}
+
+// givesCredentials says whether a route makes, or shows, credentials for the
+// provider itself: OpenAI's ephemeral keys for realtime sessions and ChatKit, its
+// administration of keys (https://platform.openai.com/docs/api-reference), and
+// OpenRouter's of its own (https://openrouter.ai/docs/api-reference).
+func givesCredentials(path string) bool {
+	_, route, _ := strings.Cut(strings.ToLower(path), "/")
+	for _, prefix := range []string{"realtime", "chatkit/sessions", "organization", "keys", "auth"} {
+		if rest, found := strings.CutPrefix(route, prefix); found && (rest == "" || rest[0] == '/') {
+			return true
+		}
+	}
+	return false
 }
 
 // askForUsage makes a stream report its usage where the caller didn't ask for

@@ -183,8 +183,11 @@ func TestBounds_WhatCanCostAnyAmountIsRefusedOnHardBudgets(t *testing.T) {
 		"online, fallback":       {"", "openrouter", chat(`"models":["m:online"]`), "m:online"},
 		"model that runs tools":  {"", "groq", `{"model":"compound-beta","messages":[]}`, "compound-beta"},
 		"fallbacks":              {"", "", chat(`"fallbacks":["x"]`), "fallbacks"},
-		"models in extra_body":   {"", "", chat(`"extra_body":{"models":["x"]}`), "extra_body"},
-		"hidden in extra_body":   {"", "", chat(`"extra_body":{"m\u006fdels":["x"]}`), "extra_body"},
+		"extra_body":             {"", "", chat(`"extra_body":{"google":{"thinking_config":{}}}`), "extra_body"},
+		"models in extra_body":   {"", "google", chat(`"extra_body":{"models":["x"]}`), "extra_body"},
+		"more in Google's":       {"", "google", chat(`"extra_body":{"google":{"thinking_config":{},"candidate_count":9}}`), "extra_body"},
+		"another's beside it":    {"", "google", chat(`"extra_body":{"google":{},"litellm":{}}`), "extra_body"},
+		"text in extra_body":     {"", "google", chat(`"extra_body":"x"`), "extra_body"},
 	} {
 		build := func(limits func(testing.TB, *Request, ...string), text string) *Request {
 			req := chatRequest(t, c.body)
@@ -214,10 +217,11 @@ func TestBounds_WhatCanCostAnyAmountIsRefusedOnHardBudgets(t *testing.T) {
 
 func TestBounds_WhatOnlyLooksOpenEndedPasses(t *testing.T) {
 	for _, member := range []string{
-		`"extra_body":{"google":{"thinking_config":{"include_thoughts":true}}}`, `"fallbacks":null`, `"tools":[{"type":"function","function":{"name":"web_search"}}]`,
+		`"extra_body":{"google":{"thinking_config":{"include_thoughts":true},"cached_content":"c"}}`, `"fallbacks":null`, `"tools":[{"type":"function","function":{"name":"web_search"}}]`,
 		`"service_tier":"flex"`, `"service_tier":"auto"`, `"background":false`,
 	} {
 		req := chatRequest(t, `{"model":"m",`+member+`,"messages":`+messages+`}`)
+		req.VirtualKey.Target = targetOf(t, "google")
 		limit(t, req, "usd=1/month", "tokens=1000000/day")
 		serve(t, req, nil).wantAnswered(t)
 	}

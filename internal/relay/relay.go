@@ -31,7 +31,6 @@ import (
 	"vault-plugin-secrets-portkey/internal/ledger"
 	"vault-plugin-secrets-portkey/internal/price"
 	"vault-plugin-secrets-portkey/internal/provider"
-	"vault-plugin-secrets-portkey/internal/tokens"
 )
 
 // VirtualKey is what the relay needs to know of a role and of the provider key
@@ -111,7 +110,7 @@ type Relay struct {
 	transport http.RoundTripper
 	now       func() time.Time
 	panicked  func(stack string)
-	encodings tokens.Encodings
+	counter   *counter
 }
 
 // Options are the relay's parameters.
@@ -133,7 +132,7 @@ func New(o Options) *Relay {
 	if o.Panicked == nil {
 		o.Panicked = func(string) {}
 	}
-	return &Relay{transport: o.Transport, now: o.Now, panicked: o.Panicked}
+	return &Relay{transport: o.Transport, now: o.Now, panicked: o.Panicked, counter: newCounter()}
 }
 
 // TraceHeader carries the identifier of one exchange. It is always sent,
@@ -144,7 +143,7 @@ const TraceHeader = "X-Portkey-Trace-Id"
 // error that stands for it, on w. It returns when the exchange is over. The
 // end of ctx means that the caller has gone: the upstream request is cancelled.
 func (r *Relay) Serve(ctx context.Context, w Answer, req *Request) {
-	x := &exchange{req: req, started: r.now(), encodings: &r.encodings, outputCap: -1}
+	x := &exchange{req: req, started: r.now(), counter: r.counter, outputCap: -1}
 	defer r.settle(x)
 	r.contain(func() {
 		w.Header().Set(TraceHeader, rand.Text())

@@ -3,8 +3,8 @@
 package relay
 
 import (
-	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"math"
 	"net/http"
@@ -68,9 +68,10 @@ func (x *exchange) reserve(ctx context.Context, w Answer, body *wire.Object) ([]
 // that costs nothing.
 func (x *exchange) free() bool { return !hasBody(x.req.Method) || x.params.Kind.Free() }
 
-// limited is the model as limits know it: providers may take a name in capitals
-// for the same, and that must be no way around a limit.
-func (x *exchange) limited() string { return strings.ToLower(x.params.Model) }
+// limited is the model as limits know it: providers may take a name in capitals,
+// or with white space about it, for the same, and that must be no way around a
+// limit.
+func (x *exchange) limited() string { return strings.ToLower(strings.TrimSpace(x.params.Model)) }
 
 // hasOutput says whether the request asks for output that can be capped.
 func (x *exchange) hasOutput() bool {
@@ -141,13 +142,35 @@ func (x *exchange) findEscape(body *wire.Object) *apierror.Error {
 		if !given || string(raw) == "null" {
 			continue
 		}
-		// Google's settings stand in extra_body too; an escape might hide more.
-		if key == "extra_body" && !bytes.Contains(raw, []byte("model")) && !bytes.Contains(raw, []byte("fallback")) && bytes.IndexByte(raw, '\\') < 0 {
+		if key == "extra_body" && harmlessExtra(x.req.VirtualKey.Target.Provider().ID, raw) {
 			continue
 		}
 		x.escape = key
 	}
 	return nil
+}
+
+// harmlessExtra says whether extra_body holds nothing but settings of Google's
+// (https://ai.google.dev/gemini-api/docs/openai) that change no model, cap or
+// number of choices. Other servers make its members those of the request.
+func harmlessExtra(providerID string, raw []byte) bool {
+	var extra map[string]map[string]json.RawMessage
+	if providerID != "google" || json.Unmarshal(raw, &extra) != nil {
+		return false
+	}
+	for vendor, settings := range extra {
+		if vendor != "google" {
+			return false
+		}
+		for name := range settings {
+			switch name {
+			case "thinking_config", "cached_content", "safety_settings":
+			default:
+				return false
+			}
+		}
+	}
+	return true
 }
 
 // checkOneModel refuses, on hard limits, a request that may run several models,
@@ -310,7 +333,7 @@ type size exchange
 // Refine implements ledger.Size.
 func (s *size) Refine() (ledger.Amounts, bool) {
 	x := (*exchange)(s)
-	if !x.countInput() {
+	if !x.countInput(x.ctx) {
 		return ledger.Amounts{}, false
 	}
 	a, err := x.amounts(x.req.VirtualKey.Limits)
@@ -373,7 +396,7 @@ func (x *exchange) setCap(w Answer, policy *ledger.Policy, body *wire.Object) {
 	model := x.limited()
 	rests := policy.Counts(ledger.USD, model) || policy.Counts(ledger.Tokens, model) || policy.Counts(ledger.OutputTokens, model)
 	uncapped := x.params.OutputCap < 0
-	if !rests || uncapped && x.req.VirtualKey.AllowUnbounded && x.outputCap < 0 || !uncapped && x.outputCap == x.params.OutputCap {
+	if !rests || !uncapped && x.outputCap == x.params.OutputCap {
 		return
 	}
 	x.outputCap = x.perChoice()

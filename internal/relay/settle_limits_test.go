@@ -5,6 +5,7 @@ package relay
 import (
 	"context"
 	"errors"
+	"net"
 	"net/http"
 	"strings"
 	"sync"
@@ -166,6 +167,25 @@ func TestLimits_ReadsCountAsRequestsAndPassWithASpentBudget(t *testing.T) {
 		}
 		serve(t, req, answers(200, jsonType, "{}")).wantAnswered(t)
 		serve(t, req, nil).wantRefused(t, 402, apierror.TypeInsufficientQuota, apierror.CodeBudgetExceeded, "requests=3/day")
+	}
+}
+
+// Of a request without a body nobody sees when it has been sent.
+func TestLimits_ARequestWithoutABodyThatFailsCountsUnlessNobodyWasThere(t *testing.T) {
+	for name, c := range map[string]struct {
+		err  error
+		want int64
+	}{
+		"reset": {errReset, 1}, "timeout": {errDeadline, 1},
+		"nobody there": {&net.OpError{Op: "dial", Err: errReset}, 0}, "no such host": {&net.DNSError{Name: "x"}, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			req := chatRequest(t, "")
+			req.Path, req.Body = "v1/responses", nil
+			limit(t, req, "requests=10/day", "output_tokens=9000/day", "concurrent=1")
+			serve(t, req, func(*http.Request) (*http.Response, error) { return nil, c.err })
+			wantCounted(t, req, counted{ledger.Requests: c.want, ledger.OutputTokens: 1000 * c.want})
+		})
 	}
 }
 

@@ -73,6 +73,9 @@ func (r *Relay) send(ctx context.Context, x *exchange, endpoint *provider.Endpoi
 	// provider key along.
 	resp, err := r.transport.RoundTrip(up.WithContext(ctx))
 	if err != nil {
+		if body == nil && !neverConnected(err) {
+			x.sent.Store(true) // there was no more of it than its head
+		}
 		return nil, upstreamError(ctx, endpoint.URL.Host, err)
 	}
 	x.status, x.firstByte = resp.StatusCode, r.now()
@@ -86,6 +89,16 @@ func (r *Relay) send(ctx context.Context, x *exchange, endpoint *provider.Endpoi
 			endpoint.URL.Host, resp.StatusCode))
 	}
 	return resp, nil
+}
+
+// neverConnected says that there was no connection to send anything on.
+func neverConnected(err error) bool {
+	var operation *net.OpError
+	var dns *net.DNSError
+	var certificate *tls.CertificateVerificationError
+	var record tls.RecordHeaderError
+	return errors.As(err, &operation) && operation.Op == "dial" || errors.As(err, &dns) ||
+		errors.As(err, &certificate) || errors.As(err, &record)
 }
 
 // sentBody notes that the transport has read all of the body: from then on the

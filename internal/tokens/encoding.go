@@ -10,8 +10,9 @@ import (
 )
 
 // maxPiece is the longest piece that is merged, in bytes: merging takes time
-// that grows with the square of a piece. A longer one counts a token a byte.
-const maxPiece = 256
+// that grows with the square of a piece. A longer one counts a token a byte;
+// words, and clauses of Chinese and Japanese, are shorter.
+const maxPiece = 64
 
 // A splitter returns the length of the piece of text that starts at its
 // beginning. The text isn't empty.
@@ -21,7 +22,10 @@ type splitter func(text []byte) int
 // merged to tokens. It is immutable and safe for concurrent use.
 type Encoding struct {
 	ranks map[string]uint32
-	split splitter
+	// two has the ranks of all pairs of bytes: most look-ups are of these.
+	two     *[1 << 16]uint32
+	longest int // token, in bytes
+	split   splitter
 }
 
 // newEncoding unpacks a vocabulary: for each rank in order, a token's length in
@@ -35,10 +39,17 @@ func newEncoding(packed string, split splitter) *Encoding {
 	if _, err := io.Copy(&b, r); err != nil { //nolint:gosec // no bomb: it is part of the binary
 		panic("tokens: a vocabulary is broken: " + err.Error())
 	}
-	e := &Encoding{ranks: make(map[string]uint32, len(packed)/5), split: split}
+	e := &Encoding{ranks: make(map[string]uint32, len(packed)/5), two: new([1 << 16]uint32), split: split}
+	for i := range e.two {
+		e.two[i] = noRank
+	}
 	for data, rank := b.String(), uint32(0); data != ""; rank++ {
 		end := 1 + int(data[0])
-		e.ranks[data[1:end]] = rank
+		token := data[1:end]
+		e.ranks[token] = rank
+		if e.longest = max(e.longest, len(token)); len(token) == 2 {
+			e.two[uint16(token[0])<<8|uint16(token[1])] = rank
+		}
 		data = data[end:]
 	}
 	return e
@@ -56,10 +67,12 @@ func (e *Encoding) Count(text []byte) int64 {
 }
 
 func (e *Encoding) countPiece(piece []byte) int64 {
-	switch _, whole := e.ranks[string(piece)]; {
-	case whole:
-		return 1
-	case len(piece) > maxPiece:
+	if len(piece) <= e.longest {
+		if _, whole := e.ranks[string(piece)]; whole {
+			return 1
+		}
+	}
+	if len(piece) > maxPiece {
 		return int64(len(piece))
 	}
 	return e.merge(piece)
@@ -73,18 +86,25 @@ const noRank = math.MaxUint32
 // there are any. It returns how many parts are left.
 func (e *Encoding) merge(piece []byte) int64 {
 	// Part i begins at starts[i]; pairs[i] is the rank of it and the next one.
-	var startsArray [maxPiece + 1]uint16
+	var startsArray [maxPiece + 1]uint8
 	var pairsArray [maxPiece + 1]uint32
 	parts := len(piece)
 	starts, pairs := startsArray[:parts+1], pairsArray[:parts]
 	for i := range starts {
-		starts[i] = uint16(i)
+		starts[i] = uint8(i)
 	}
 	rank := func(i int) uint32 {
 		if i+2 > parts {
 			return noRank
 		}
-		if r, ok := e.ranks[string(piece[starts[i]:starts[i+2]])]; ok {
+		both := piece[starts[i]:starts[i+2]]
+		if len(both) == 2 {
+			return e.two[uint16(both[0])<<8|uint16(both[1])]
+		}
+		if len(both) > e.longest {
+			return noRank
+		}
+		if r, ok := e.ranks[string(both)]; ok {
 			return r
 		}
 		return noRank

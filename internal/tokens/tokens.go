@@ -46,7 +46,7 @@ var cl100kPacked string
 // catalogue's id. Elsewhere than at OpenAI a model's name doesn't tell how its
 // tokens are counted; at Azure it is a deployment's.
 func (e *Encodings) For(provider, model string) *Encoding {
-	if provider != "openai" {
+	if !Known(provider, model) {
 		return nil
 	}
 	switch encodingName(model) {
@@ -57,6 +57,9 @@ func (e *Encodings) For(provider, model string) *Encoding {
 	}
 	return nil
 }
+
+// Known says whether For knows the encoding of a model; it loads none.
+func Known(provider, model string) bool { return provider == "openai" && encodingName(model) != "" }
 
 // encodingName is tiktoken's table of models as of its version 0.14.0, without
 // what it answers wrongly (fine-tuned gpt-4.1, which it takes for gpt-4).

@@ -2,7 +2,11 @@
 
 package wire
 
-import "bytes"
+import (
+	"bytes"
+	"slices"
+	"strings"
+)
 
 // Bound is what bounds a request's input. Only constructs that are known to be
 // text count as text: whatever isn't known is taken for media.
@@ -18,6 +22,13 @@ type Bound struct {
 	// Media says that the input holds images, audio, files, URLs of them, or
 	// constructs that aren't known.
 	Media bool
+	// Audio says that the media may be audio, which providers charge apart from
+	// text. Images, video and files have no such price of their own, but where a
+	// price table says so.
+	Audio bool
+	// HourCache says that input may be written to a cache for an hour, which is
+	// dearer than for minutes.
+	HourCache bool
 	// References says that input is stored at the provider: files, previous
 	// responses and their items, conversations, prompts, cached content.
 	References bool
@@ -26,7 +37,20 @@ type Bound struct {
 	OpenEnded []string
 }
 
-func (b *Bound) openEnded(what string) { b.OpenEnded = append(b.OpenEnded, what) }
+// maxNames and maxName bound what of a request is kept for a message.
+const (
+	maxNames = 8
+	maxName  = 64
+)
+
+func (b *Bound) openEnded(what string) {
+	if len(what) > maxName {
+		what = strings.ToValidUTF8(what[:maxName], "") + "…"
+	}
+	if len(b.OpenEnded) < maxNames && !slices.Contains(b.OpenEnded, what) {
+		b.OpenEnded = append(b.OpenEnded, what)
+	}
+}
 
 // read takes the member id, whose value is not null, into account.
 func (b *Bound) read(kind Kind, id memberID, key, value []byte) {
@@ -48,6 +72,10 @@ func (b *Bound) read(kind Kind, id memberID, key, value []byte) {
 			b.inputs(&r)
 		}
 	case memberTools:
+		if value[0] != '[' { // some servers take a tool by itself
+			b.Tools++
+			b.openEnded("tools that are no list")
+		}
 		for more := r.open('['); more; more = r.next(']') {
 			b.tool(&r)
 		}
@@ -66,11 +94,14 @@ func (b *Bound) read(kind Kind, id memberID, key, value []byte) {
 		if bytes.Contains(value, []byte("cached")) || bytes.IndexByte(value, '\\') >= 0 {
 			b.References = true
 		}
-	case memberBackground, memberEnableSearch:
+	case memberCacheControl:
+		b.cacheControl(value)
+	case memberBackground, memberEnableSearch, memberWebSearch, memberEnableWebSearch, memberCodeInterpreter:
 		if value[0] != 'f' {
 			b.openEnded(string(key))
 		}
-	case memberWebSearchOptions, memberSearchParameters, memberPlugins, memberDataSources:
+	case memberWebSearchOptions, memberSearchParameters, memberPlugins, memberDataSources,
+		memberSearchOptions, memberSearchSettings, memberCompoundCustom, memberConnectors, memberMCPServers, memberVenice:
 		b.openEnded(string(key))
 	}
 }
@@ -140,13 +171,16 @@ func (b *Bound) item(r *reader) {
 		case "content", "output":
 			b.content(r)
 		case "name", "id", "status", "phase", "refusal", "reasoning", "reasoning_content", "reasoning_details",
-			"thinking", "thinking_blocks", "annotations", "cache_control", "prefix", "partial", "tool_calls",
+			"thinking", "thinking_blocks", "annotations", "prefix", "partial", "tool_calls",
 			"tool_call_id", "function_call", "call_id", "arguments", "input", "summary", "namespace", "extra_content":
 			r.value()
+		case "cache_control":
+			b.cacheControl(r.value())
 		case "audio": // an answer of before, by its id
-			b.References = b.References || !isNull(r.value())
+			given := !isNull(r.value())
+			b.References, b.Audio = b.References || given, b.Audio || given
 		default:
-			b.unknown(r.value())
+			b.unknown(key, r.value())
 		}
 	}
 	// An item without role and type is a reference to a stored one, and a
@@ -167,6 +201,7 @@ func (b *Bound) itemType(raw []byte) (reasoning bool) {
 		b.References = true
 	default:
 		b.Media = b.Media || !isNull(raw)
+		b.Audio = b.Audio || saysAudio(raw)
 	}
 	return false
 }
@@ -198,47 +233,87 @@ func (b *Bound) parts(r *reader) {
 		case "type":
 			switch raw := r.value(); string(text(raw)) {
 			case "text", "input_text", "output_text", "refusal", "thinking", "reasoning", "reasoning_text", "summary_text":
-			default:
+			case "image_url", "input_image", "image", "video_url", "input_video", "video", "file", "input_file", "document",
+				"tool_use", "tool_result", "search_result", "redacted_thinking", "computer_screenshot":
 				b.Media = true
+			default:
+				b.Media, b.Audio = true, true
 			}
-		case "text", "refusal", "annotations", "logprobs", "cache_control", "thinking", "signature", "summary":
+		case "text", "refusal", "annotations", "logprobs", "thinking", "signature", "summary":
 			r.value()
+		case "cache_control":
+			b.cacheControl(r.value())
 		case "file_id":
 			b.References, b.Media = true, true
 			r.value()
 		default:
-			b.unknown(r.value())
+			b.unknown(key, r.value())
 		}
 	}
 }
 
 // unknown judges the value of a key that isn't known: anything that could name
 // or hold media is taken for media.
-func (b *Bound) unknown(raw []byte) {
+func (b *Bound) unknown(key, raw []byte) {
 	if len(raw) > 0 && (raw[0] == '"' || raw[0] == '{' || raw[0] == '[') {
 		b.Media = true
+		// A data URL, or a media type: Base64 has neither ':' nor '"'.
+		b.Audio = b.Audio || saysAudio(key) || bytes.Contains(raw, []byte("data:audio")) || bytes.Contains(raw, []byte(`"audio/`))
 	}
+}
+
+func saysAudio(name []byte) bool { return bytes.Contains(bytes.ToLower(name), []byte("audio")) }
+
+// cacheControl reads for how long input is to be cached. An escape might hide
+// what it says.
+func (b *Bound) cacheControl(raw []byte) {
+	b.HourCache = b.HourCache || bytes.Contains(raw, []byte("1h")) || bytes.IndexByte(raw, '\\') >= 0
 }
 
 // tool reads one tool. Those that the caller runs itself cost no more than
 // their text; any other runs at the provider, as often as the model likes.
 func (b *Bound) tool(r *reader) {
 	b.Tools++
+	if r.peek() != '{' {
+		b.openEnded("a tool that is no object")
+		r.value()
+		return
+	}
+	known := false
 	for more := r.open('{'); more; more = r.next('}') {
 		key := r.key()
 		raw := r.value()
 		if folds(key) {
 			key = []byte(fold(string(key)))
 		}
-		if string(key) != "type" {
-			continue
+		switch string(key) {
+		case "type":
+			known = true
+			b.toolType(raw)
+		case "function":
+			known = true
+		case "cache_control":
+			b.cacheControl(raw)
+		case "name", "description", "parameters", "strict", "custom", "format", "input_schema", "output_schema", "input_examples",
+			"allowed_callers", "defer_loading", "eager_input_streaming":
+		default: // Google's are named by a key: {"google_search": {}}
+			if c := raw[0]; c == '{' || c == '[' || c == 't' {
+				known = true
+				b.openEnded(string(key))
+			}
 		}
-		switch name := text(raw); string(name) {
-		case "function", "custom":
-		case "":
-			b.openEnded("a tool of an odd type")
-		default:
-			b.openEnded(string(name))
-		}
+	}
+	if !known {
+		b.openEnded("a tool without a type")
+	}
+}
+
+func (b *Bound) toolType(raw []byte) {
+	switch name := text(raw); string(name) {
+	case "function", "custom":
+	case "":
+		b.openEnded("a tool of an odd type")
+	default:
+		b.openEnded(string(name))
 	}
 }

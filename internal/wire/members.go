@@ -19,6 +19,8 @@ const (
 	memberServiceTier
 	memberModels
 	memberModalities
+	memberAudio
+	memberRouting
 	// memberUncounted and all after it up to memberInput are known not to be
 	// input.
 	memberUncounted
@@ -50,6 +52,16 @@ const (
 	memberEnableSearch
 	memberPlugins
 	memberDataSources
+	memberWebSearch
+	memberEnableWebSearch
+	memberSearchOptions
+	memberSearchSettings
+	memberCompoundCustom
+	memberConnectors
+	memberMCPServers
+	memberCodeInterpreter
+	memberVenice
+	memberCacheControl
 	memberCount
 )
 
@@ -67,8 +79,13 @@ var _ [64 - memberCount]struct{} // memberSet is large enough
 
 // memberOf knows OpenAI's members (https://platform.openai.com/docs/api-reference),
 // and those of other providers that change what a request can cost:
-// OpenRouter's models, plugins and preset, xAI's search_parameters, Qwen's
-// enable_search, Azure's data_sources, Google's extra_body.
+// OpenRouter's models, plugins, provider, preset and cache_control, xAI's
+// search_parameters, Qwen's enable_search, search_options and
+// enable_code_interpreter, Azure's data_sources, Google's extra_body, Baidu's
+// web_search, Mistral's and others' enable_web_search, Groq's search_settings
+// and compound_custom, Cohere's connectors, Anthropic's mcp_servers, Venice's
+// venice_parameters. Perplexity's search_mode and search_*_filter aren't here:
+// they cost no more than its price per request.
 func memberOf(key string) memberID {
 	switch key {
 	case "model":
@@ -93,6 +110,10 @@ func memberOf(key string) memberID {
 		return memberModels
 	case "modalities":
 		return memberModalities
+	case "audio":
+		return memberAudio
+	case "provider":
+		return memberRouting
 	case "metadata":
 		return memberMetadata
 	case "user":
@@ -145,6 +166,34 @@ func inputMemberOf(key string) memberID {
 		return memberPlugins
 	case "data_sources":
 		return memberDataSources
+	case "cache_control":
+		return memberCacheControl
+	}
+	return searchMemberOf(key)
+}
+
+// searchMemberOf knows members by which a provider searches, connects or runs
+// code, as often as it likes.
+func searchMemberOf(key string) memberID {
+	switch key {
+	case "web_search":
+		return memberWebSearch
+	case "enable_web_search":
+		return memberEnableWebSearch
+	case "search_options":
+		return memberSearchOptions
+	case "search_settings":
+		return memberSearchSettings
+	case "compound_custom":
+		return memberCompoundCustom
+	case "connectors":
+		return memberConnectors
+	case "mcp_servers":
+		return memberMCPServers
+	case "enable_code_interpreter":
+		return memberCodeInterpreter
+	case "venice_parameters":
+		return memberVenice
 	}
 	return memberOther
 }

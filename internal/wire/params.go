@@ -34,13 +34,22 @@ type Params struct {
 	N, BestOf int64
 	// ServiceTier is as the caller wrote it; empty for none.
 	ServiceTier string
-	// AudioOutput says that the answer may hold audio, at its own price.
-	AudioOutput bool
+	// AudioOutput and ImageOutput say that the request asks for audio or images
+	// in the answer, at their own price. Both are set for whatever else but text
+	// it asks for.
+	AudioOutput, ImageOutput bool
+	// Routing names what lets a provider that resells models choose a seller who
+	// may be dearer than the model's price: OpenRouter's `provider`
+	// (https://openrouter.ai/docs/features/provider-routing) or a model's
+	// ":nitro". Empty for none.
+	Routing string
 	// Prediction is the length in bytes of a predicted output. Tokens of it
 	// that aren't used are charged as output, beside OutputCap.
 	Prediction int64
 	// Input is what bounds the input.
 	Input Bound
+
+	twoCaps bool // two members give one
 }
 
 // maxCap and maxChoices bound what is taken for a sensible number.
@@ -74,18 +83,30 @@ func (p *Params) MaxOutput(perChoice int64) int64 {
 	return choices*perChoice + p.Prediction
 }
 
-// IgnoreCap forgets the cap if it is field that gives it, for a provider that
-// takes no notice of field.
+// IgnoreCap forgets the cap if field alone gives it, for a provider that may
+// take no notice of field. Of two caps the larger holds still: whichever the
+// provider reads, it can't be more.
 func (p *Params) IgnoreCap(field string) {
-	if p.CapField == field {
+	if p.CapField == field && !p.twoCaps {
 		p.OutputCap, p.CapField = -1, ""
 	}
 }
 
-// LowerCap makes to the cap on output tokens, in every member of the request
-// that caps it. A request without a cap gets one: for Chat as the member field,
-// since providers differ there (provider.Provider.ChatCapField). Kinds without
-// output stay as they are.
+// EnsureCap gives a chat request's cap as field too, if another member alone
+// gives it, for servers that may take no notice of that one.
+func (p *Params) EnsureCap(o *Object, field string) {
+	if p.Kind != Chat || p.CapField == "" {
+		return
+	}
+	if raw, ok := o.Get(field); !ok || isNull(raw) {
+		o.Set(field, strconv.AppendInt(nil, p.OutputCap, 10))
+	}
+}
+
+// LowerCap makes the cap on output tokens no more than to, in every member of
+// the request that caps it; a smaller one stays. A request without a cap gets
+// one: for Chat as the member field, since providers differ there
+// (provider.Provider.ChatCapField). Kinds without output stay as they are.
 func (p *Params) LowerCap(o *Object, to int64, field string) {
 	fields := capFields(p.Kind)
 	if len(fields) == 0 {
@@ -93,7 +114,11 @@ func (p *Params) LowerCap(o *Object, to int64, field string) {
 	}
 	value := strconv.AppendInt(nil, to, 10)
 	for _, name := range fields {
-		if raw, ok := o.Get(name); ok && !isNull(raw) {
+		raw, ok := o.Get(name)
+		if !ok || isNull(raw) {
+			continue
+		}
+		if n, err := wholeNumber(name, raw, 0, maxCap); err != nil || n > to {
 			o.Set(name, value)
 		}
 	}
@@ -102,8 +127,9 @@ func (p *Params) LowerCap(o *Object, to int64, field string) {
 			p.CapField = fields[0]
 		}
 		o.Set(p.CapField, value)
+		p.OutputCap = to
 	}
-	p.OutputCap = to
+	p.OutputCap = min(p.OutputCap, to)
 }
 
 // capFields are the members that cap the output.
@@ -186,6 +212,7 @@ func (p *Params) control(id memberID, key, value []byte) (err error) {
 		if strings.HasSuffix(p.Model, ":online") { // OpenRouter's web search
 			p.Input.openEnded("model " + p.Model)
 		}
+		p.routesModel(p.Model)
 	case memberStream:
 		p.Stream, err = boolValue(key, value)
 	case memberStreamOptions:
@@ -198,17 +225,27 @@ func (p *Params) control(id memberID, key, value []byte) (err error) {
 		p.ServiceTier, err = stringValue(key, value)
 	case memberModels:
 		p.OtherModels, err = stringValues(key, value)
+		for _, model := range p.OtherModels {
+			p.routesModel(model)
+		}
 	case memberModalities:
-		p.AudioOutput = bytes.Contains(value, []byte("audio")) || bytes.IndexByte(value, '\\') >= 0
+		p.modalities(value)
+	case memberAudio: // its voice and format
+		p.AudioOutput = true
+	case memberRouting:
+		p.Input.TextBytes += int64(len(value))
+		if !cheapRouting(value) {
+			p.Routing = string(key)
+		}
 	case memberMaxTokens, memberMaxCompletionTokens, memberMaxOutputTokens:
-		err = p.outputCap(key, value)
+		err = p.readCap(key, value)
 	case memberUncounted:
 	}
 	return err
 }
 
-// outputCap reads a cap, if this kind of route knows it.
-func (p *Params) outputCap(key, value []byte) error {
+// readCap reads a cap, if this kind of route knows it.
+func (p *Params) readCap(key, value []byte) error {
 	for _, name := range capFields(p.Kind) {
 		if name != string(key) {
 			continue
@@ -217,11 +254,68 @@ func (p *Params) outputCap(key, value []byte) error {
 		if err != nil {
 			return err
 		}
+		p.twoCaps = p.CapField != ""
 		if n > p.OutputCap {
 			p.OutputCap, p.CapField = n, name
 		}
 	}
 	return nil
+}
+
+// modalities reads a list of what the answer may be made of.
+func (p *Params) modalities(value []byte) {
+	r := reader{t: value}
+	if r.peek() != '[' {
+		p.modality(value)
+		return
+	}
+	for more := r.open('['); more; more = r.next(']') {
+		p.modality(r.value())
+	}
+}
+
+func (p *Params) modality(raw []byte) {
+	switch strings.ToLower(string(text(raw))) {
+	case "text":
+	case "audio":
+		p.AudioOutput = true
+	case "image":
+		p.ImageOutput = true
+	default:
+		p.AudioOutput, p.ImageOutput = true, true
+	}
+}
+
+// routesModel notices a model's name that asks OpenRouter for the fastest
+// seller, whatever the price.
+func (p *Params) routesModel(model string) {
+	if strings.HasSuffix(strings.ToLower(model), ":nitro") {
+		p.Routing = "a model with :nitro"
+	}
+}
+
+// cheapRouting says whether OpenRouter's preferences leave the choice of a
+// seller to the price.
+func cheapRouting(value []byte) bool {
+	r := reader{t: value}
+	if r.peek() != '{' {
+		return false
+	}
+	for more := r.open('{'); more; more = r.next('}') {
+		key, raw := string(r.key()), r.value()
+		switch key {
+		case "data_collection", "zdr", "require_parameters", "allow_fallbacks", "enforce_distillable_text", "max_price":
+		case "sort":
+			if !isNull(raw) && string(text(raw)) != "price" {
+				return false
+			}
+		default:
+			if !isNull(raw) {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 // includeUsage reads stream_options, whose members too may stand there once.
@@ -288,7 +382,7 @@ func stringValues(name, raw []byte) (list []string, err error) {
 
 // wholeNumber reads a number that every provider reads alike: digits, and at
 // most zeros after a point (which is how some clients write whole floats).
-func wholeNumber(name, raw []byte, least, most int64) (int64, error) {
+func wholeNumber[T string | []byte](name T, raw []byte, least, most int64) (int64, error) {
 	whole, fraction, _ := bytes.Cut(raw, []byte("."))
 	n, err := strconv.ParseInt(string(whole), 10, 64)
 	if err != nil || len(bytes.Trim(fraction, "0")) > 0 || n < least || n > most {

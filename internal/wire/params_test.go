@@ -7,8 +7,10 @@ import (
 	"errors"
 	"math"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
+	"unicode/utf8"
 )
 
 const (
@@ -179,6 +181,22 @@ func TestReadParams_BoundsTheInput(t *testing.T) {
 		{chatPath, `{"tools":[{"type":"function","function":{"name":"f"}},{"type":"custom","custom":{"name":"g"}}],"functions":[{"name":"h"}]}`, bound{tools: 3}},
 		{chatPath, `{"tools":[{"type":"browser_search"}]}`, bound{tools: 1, open: "browser_search"}},
 		{chatPath, `{"tools":[{"type":"function","Type":"web_search"}]}`, bound{tools: 1, open: "web_search"}},
+		{chatPath, `{"tools":{"type":"web_search"}}`, bound{tools: 1, open: "tools that are no list"}},
+		{chatPath, `{"tools":"web_search"}`, bound{tools: 1, open: "tools that are no list"}},
+		{chatPath, `{"tools":[]}`, bound{}},
+		{chatPath, `{"tools":[null]}`, bound{tools: 1, open: "a tool that is no object"}},
+		{chatPath, `{"tools":[{"google_search":{}}]}`, bound{tools: 1, open: "google_search"}},
+		{chatPath, `{"tools":[{"type":"function","function":{"name":"f"},"googleSearch":{}}]}`, bound{tools: 1, open: "googlesearch"}},
+		{chatPath, `{"tools":[{"type":"function","function":{"name":"f"},"url_context":true}]}`, bound{tools: 1, open: "url_context"}},
+		{chatPath, `{"tools":[{"function":{"name":"f","parameters":{}}}]}`, bound{tools: 1}},
+		{chatPath, `{"tools":[{"name":"f"},{}]}`, bound{tools: 2, open: "a tool without a type"}},
+		{responsesPath, `{"tools":[{"type":"function","name":"f","description":"d","parameters":{},"strict":true}]}`, bound{tools: 1}},
+		{chatPath, `{"web_search":{"enable":true}}`, bound{open: "web_search"}},
+		{chatPath, `{"web_search":false,"enable_web_search":false,"enable_code_interpreter":null}`, bound{}},
+		{chatPath, `{"enable_web_search":true,"search_options":{},"connectors":[{"id":"web-search"}]}`, bound{open: "enable_web_search search_options connectors"}},
+		{chatPath, `{"mcp_servers":[{}],"venice_parameters":{},"search_settings":{},"compound_custom":{},"enable_code_interpreter":1}`,
+			bound{open: "mcp_servers venice_parameters search_settings compound_custom enable_code_interpreter"}},
+		{chatPath, `{"search_mode":"academic","search_recency_filter":"week","search_domain_filter":["a"]}`, bound{}},
 		{chatPath, `{"web_search_options":{}}`, bound{open: "web_search_options"}},
 		{chatPath, `{"web_search_options":null,"search_parameters":{"mode":"on"},"enable_search":false}`, bound{open: "search_parameters"}},
 		{chatPath, `{"plugins":[{"id":"web"}],"model":"openai/gpt-4o:online"}`, bound{open: "plugins model openai/gpt-4o:online"}},
@@ -242,7 +260,8 @@ func TestParams_LowerCapSetsEveryMemberThatCapsTheOutputOrAddsTheOneGiven(t *tes
 		{chatPath, `{"model":"m"}`, old, `{"model":"m","max_tokens":7}`, old},
 		{chatPath, `{"model":"m"}`, current, `{"model":"m","max_completion_tokens":7}`, current},
 		{chatPath, `{"max_tokens":100,"model":"m"}`, current, `{"max_tokens":7,"model":"m"}`, old},
-		{chatPath, `{"max_completion_tokens":5,"model":"m"}`, old, `{"max_completion_tokens":7,"model":"m"}`, current},
+		{chatPath, `{"max_completion_tokens":50,"model":"m"}`, old, `{"max_completion_tokens":7,"model":"m"}`, current},
+		{chatPath, `{"max_completion_tokens":50,"max_tokens":5}`, old, `{"max_completion_tokens":7,"max_tokens":5}`, current},
 		{chatPath, `{"max_tokens":100,"max_completion_tokens":200}`, old, `{"max_tokens":7,"max_completion_tokens":7}`, current},
 		{chatPath, `{"max_tokens":null}`, current, `{"max_tokens":null,"max_completion_tokens":7}`, current},
 		{chatPath, `{"max_tokens":null}`, old, `{"max_tokens":7}`, old},
@@ -274,9 +293,9 @@ func TestParams_LowerCapSetsEveryMemberThatCapsTheOutputOrAddsTheOneGiven(t *tes
 func TestParams_ACapThatTheProviderIgnoresCountsForNothing(t *testing.T) {
 	const ignored = "max_completion_tokens"
 	for in, want := range map[string]string{
-		`{"max_completion_tokens":5}`:                 `{"max_completion_tokens":7,"max_tokens":7}`,
-		`{"max_tokens":5,"max_completion_tokens":50}`: `{"max_tokens":7,"max_completion_tokens":7}`,
-		`{}`: `{"max_tokens":7}`,
+		`{"max_completion_tokens":5}`:  `{"max_completion_tokens":5,"max_tokens":7}`,
+		`{"max_completion_tokens":50}`: `{"max_completion_tokens":7,"max_tokens":7}`,
+		`{}`:                           `{"max_tokens":7}`,
 	} {
 		o := parse(t, in)
 		p := readParams(t, chatPath, in)
@@ -290,6 +309,145 @@ func TestParams_ACapThatTheProviderIgnoresCountsForNothing(t *testing.T) {
 	p := readParams(t, chatPath, `{"max_tokens":50,"max_completion_tokens":5}`)
 	if p.IgnoreCap(ignored); p.OutputCap != 50 || p.CapField != "max_tokens" {
 		t.Errorf("a cap that counts was lost: %d by %q", p.OutputCap, p.CapField)
+	}
+	for _, in := range []string{`{"max_tokens":10,"max_completion_tokens":1000}`, `{"max_completion_tokens":1000,"max_tokens":10}`} {
+		o := parse(t, in)
+		p := readParams(t, chatPath, in)
+		if p.IgnoreCap(ignored); p.OutputCap != 1000 {
+			t.Errorf("%s: the provider may read either, and the cap is %d", in, p.OutputCap)
+		}
+		want := strings.Replace(in, "1000", "400", 1)
+		if p.LowerCap(o, 400, "max_tokens"); p.OutputCap != 400 || string(o.Bytes()) != want {
+			t.Errorf("%s became %s", in, o.Bytes())
+		}
+	}
+	p = readParams(t, chatPath, `{"max_completion_tokens":10,"max_tokens":10}`)
+	if p.IgnoreCap(ignored); p.OutputCap != 10 {
+		t.Errorf("two equal caps are %d", p.OutputCap)
+	}
+}
+
+func TestParams_EnsureCapNamesTheCapAgainWhereTheFieldIsAbsent(t *testing.T) {
+	for _, c := range []struct{ path, in, out string }{
+		{chatPath, `{"max_completion_tokens":9}`, `{"max_completion_tokens":9,"max_tokens":9}`},
+		{chatPath, `{"max_completion_tokens":9,"max_tokens":null}`, `{"max_completion_tokens":9,"max_tokens":9}`},
+		{chatPath, `{"max_completion_tokens":9,"max_tokens":4}`, `{"max_completion_tokens":9,"max_tokens":4}`},
+		{chatPath, `{"max_tokens":4}`, `{"max_tokens":4}`},
+		{chatPath, `{}`, `{}`},
+		{responsesPath, `{"max_output_tokens":4}`, `{"max_output_tokens":4}`},
+		{embeddingsPath, `{}`, `{}`},
+	} {
+		o := parse(t, c.in)
+		p := readParams(t, c.path, c.in)
+		if p.EnsureCap(o, "max_tokens"); string(o.Bytes()) != c.out {
+			t.Errorf("%s became %s, want %s", c.in, o.Bytes(), c.out)
+		}
+	}
+}
+
+func TestReadParams_KnowsEveryWayToAskForMoreThanText(t *testing.T) {
+	for body, want := range map[string][2]bool{
+		`{"modalities":["text"]}`:                    {},
+		`{"modalities":[]}`:                          {},
+		`{"modalities":null,"audio":null}`:           {},
+		`{"modalities":["TEXT","Audio"]}`:            {true, false},
+		`{"modalities":["text","\u0061udio"]}`:       {true, false},
+		`{"modalities":["image","text"]}`:            {false, true},
+		`{"modalities":"image"}`:                     {false, true},
+		`{"modalities":[null,"image"]}`:              {true, true},
+		`{"modalities":["video"]}`:                   {true, true},
+		`{"modalities":[["image"]]}`:                 {true, true},
+		`{"modalities":{"image":true}}`:              {true, true},
+		`{"audio":{"voice":"alloy","format":"wav"}}`: {true, false},
+	} {
+		if p := readParams(t, chatPath, body); p.AudioOutput != want[0] || p.ImageOutput != want[1] {
+			t.Errorf("%s: audio %v, images %v", body, p.AudioOutput, p.ImageOutput)
+		}
+	}
+}
+
+func TestReadParams_KnowsAudioFromMediaThatCostWhatTextDoes(t *testing.T) {
+	part := func(part string) string {
+		return `{"messages":[{"role":"user","content":[{"type":"text","text":"a"},` + part + `]}]}`
+	}
+	for body, want := range map[string]bool{
+		part(`{"type":"image_url","image_url":{"url":"https://example.com/audio.png"}}`):                      false,
+		part(`{"type":"image_url","image_url":{"url":"data:image/png;base64,audio"}}`):                        false,
+		part(`{"type":"video_url","video_url":{"url":"https://example.com/a"}}`):                              false,
+		part(`{"type":"file","file":{"file_id":"file-1"}}`):                                                   false,
+		part(`{"type":"input_audio","input_audio":{"data":"AAAA"}}`):                                          true,
+		part(`{"type":"audio_url","audio_url":{"url":"https://example.com/a"}}`):                              true,
+		part(`{"input_audio":{"data":"AAAA"}}`):                                                               true,
+		part(`{"type":"text","text":"a","Input_Audio":{"data":"AAAA"}}`):                                      true,
+		part(`null,{"type":"input_audio","input_audio":{"data":"AAAA"}}`):                                     true,
+		part(`{"type":"image_url","image_url":{"url":"data:audio/wav;base64,AAAA"}}`):                         true,
+		part(`{"type":"file","file":{"mime_type":"audio/wav","data":"AAAA"}}`):                                true,
+		part(`{"type":"something_new"}`):                                                                      true,
+		`{"messages":[{"role":"assistant","audio":{"id":"audio_1"}},{"role":"user","content":"a"}]}`:          true,
+		`{"messages":[{"role":"user","content":"audio"}]}`:                                                    false,
+		`{"messages":[7,null,{"role":"user","content":[{"type":"input_audio","input_audio":{"data":"A"}}]}]}`: true,
+	} {
+		if got := readParams(t, chatPath, body).Input; got.Audio != want {
+			t.Errorf("%s: audio is %v", body, got.Audio)
+		}
+	}
+}
+
+// An item that isn't what it should be must not end the reading of a list.
+func TestReadParams_OddItemsHideNothing(t *testing.T) {
+	for _, odd := range []string{`null`, `"x"`, `7`, `true`, `[]`, `[{"a":"]"}]`, `{}`} {
+		p := readParams(t, responsesPath, `{"input":[`+odd+`,{"type":"item_reference","id":"x"},`+odd+`,{"role":"user","content":[`+odd+`,{"type":"input_image","file_id":"f"}]}],"tools":[`+odd+`,{"type":"web_search"}]}`)
+		if !p.Input.References || !p.Input.Media || p.Input.Messages != 4 || p.Input.Tools != 2 || !slices.Contains(p.Input.OpenEnded, "web_search") || len(p.Input.OpenEnded) != 2 {
+			t.Errorf("after %s: %+v", odd, p.Input)
+		}
+		p = readParams(t, embeddingsPath, `{"input":[`+odd+`,{"image":"x"}]}`)
+		if !p.Input.Media || p.Input.Messages < 1 {
+			t.Errorf("after %s: %+v", odd, p.Input)
+		}
+	}
+	long := readParams(t, chatPath, `{"tools":[`+strings.Repeat(`{"type":"`+strings.Repeat("é", 100)+`"},`, 50)+strings.Repeat(`7,{"type":"a"},{"type":"b"},`, 50)+`null]}`)
+	if text := strings.Join(long.Input.OpenEnded, ","); len(text) > 200 || len(long.Input.OpenEnded) != 4 || !utf8.ValidString(text) {
+		t.Errorf("%q", text)
+	}
+}
+
+func TestReadParams_KnowsWhatMakesAResellerDearer(t *testing.T) {
+	for body, want := range map[string]string{
+		`{"model":"deepseek/deepseek-chat"}`: "",
+		`{"provider":null}`:                  "",
+		`{"provider":{"data_collection":"deny","zdr":true,"require_parameters":true,"max_price":{"prompt":1},"sort":"price","order":null}}`: "",
+		`{"provider":{"order":["expensive"]}}`:             "provider",
+		`{"provider":{"only":["expensive"]}}`:              "provider",
+		`{"provider":{"ignore":["cheap"]}}`:                "provider",
+		`{"provider":{"sort":"throughput"}}`:               "provider",
+		`{"provider":{"sort":"price","sort":"latency"}}`:   "provider",
+		`{"provider":{"sort":{"by":"latency"}}}`:           "provider",
+		`{"provider":{"\u006fnly":["expensive"]}}`:         "provider",
+		`{"provider":"expensive"}`:                         "provider",
+		`{"model":"deepseek/deepseek-chat:nitro"}`:         "a model with :nitro",
+		`{"model":"a","models":["deepseek/x:Nitro","b"]}`:  "a model with :nitro",
+		`{"model":"a:free","models":["deepseek/x:floor"]}`: "",
+	} {
+		if p := readParams(t, chatPath, body); p.Routing != want || len(p.Input.OpenEnded) > 0 {
+			t.Errorf("%s: %q, %v", body, p.Routing, p.Input.OpenEnded)
+		}
+	}
+}
+
+func TestReadParams_KnowsCachesOfAnHour(t *testing.T) {
+	const hour, minutes = `{"type":"ephemeral","ttl":"1h"}`, `{"type":"ephemeral","ttl":"5m"}`
+	for body, want := range map[string]bool{
+		`{"messages":[{"role":"user","content":[{"type":"text","text":"1h","cache_control":` + minutes + `}]}]}`: false,
+		`{"messages":[{"role":"user","content":[{"type":"text","text":"a","cache_control":` + hour + `}]}]}`:     true,
+		`{"messages":[{"role":"user","content":"a","cache_control":` + hour + `}]}`:                              true,
+		`{"tools":[{"type":"function","function":{},"cache_control":` + hour + `}]}`:                             true,
+		`{"cache_control":` + hour + `}`:                         true,
+		`{"cache_control":{"type":"ephemeral","ttl":"\u0031h"}}`: true,
+		`{"cache_control":` + minutes + `}`:                      false,
+	} {
+		if p := readParams(t, chatPath, body); p.Input.HourCache != want || p.Input.Media {
+			t.Errorf("%s: %+v", body, p.Input)
+		}
 	}
 }
 

@@ -9,7 +9,7 @@ const (
 	perText = 4
 	// maxCounted bounds how many bytes of a request are counted. A byte beyond
 	// counts one token, as everywhere else.
-	maxCounted = 1 << 20
+	maxCounted = 256 << 10
 	// maxRole is the longest role, as JSON text, that is known to be no more
 	// than what frames a message.
 	maxRole = 16
@@ -52,13 +52,16 @@ type textCounter struct {
 	left  int // how many bytes may be counted yet
 }
 
-// text counts a string by its tokens, anything else by its bytes.
+// text counts a string by its tokens as far as may be counted, and what is left
+// of it, or anything else, by its bytes.
 func (c *textCounter) text(raw []byte) int64 {
-	if len(raw) < 2 || raw[0] != '"' || len(raw) > c.left {
+	if len(raw) < 2 || raw[0] != '"' || c.left == 0 {
 		return int64(len(raw))
 	}
-	c.left -= len(raw)
-	return min(c.count(text(raw))+perText, int64(len(raw)))
+	all := text(raw)
+	begin := all[:min(len(all), c.left)]
+	c.left -= len(begin)
+	return min(c.count(begin)+int64(len(all)-len(begin))+perText, int64(len(raw)))
 }
 
 // texts counts a prompt or an input: a string, or a list of strings, messages,

@@ -134,6 +134,23 @@ func TestTextTokens_CountsALimitedLengthOnly(t *testing.T) {
 	}
 }
 
+// One text that is too long is counted as far as it may be.
+func TestTextTokens_TheBeginningOfALongTextIsCounted(t *testing.T) {
+	const rest = 1000
+	text := strings.Repeat("a", maxCounted+rest)
+	var counted int
+	n, _ := textTokens(t, completionsPath, `{"prompt":["`+text+`","more"]}`, func(text []byte) int64 {
+		counted += len(text)
+		return 1
+	})
+	if want := int64(1 + rest + perText + len(`"more"`)); counted != maxCounted || n != want {
+		t.Errorf("%d bytes were counted, which gave %d tokens, want %d", counted, n, want)
+	}
+	if maxCounted > 256<<10 {
+		t.Error("counting may take too long")
+	}
+}
+
 func TestTextTokens_AllocationsDoNotGrowWithTheRequest(t *testing.T) {
 	allocs := func(messages int) float64 {
 		o := parse(t, `{"messages":[`+strings.Repeat(`{"role":"user","content":[{"type":"text","text":"hello"}]},`, messages)+`{"content":"a"}]}`)

@@ -18,8 +18,12 @@ const maxTokens = 1e15
 type Usage struct {
 	// Input is all input. CacheRead, CacheWrite and InputAudio are parts of it.
 	Input, CacheRead, CacheWrite, InputAudio int64
-	// Output is all output. Reasoning and OutputAudio are parts of it.
-	Output, Reasoning, OutputAudio int64
+	// Output is all output. Reasoning, OutputAudio and OutputImage are parts of
+	// it.
+	Output, Reasoning, OutputAudio, OutputImage int64
+	// OutputSplit says that the answer tells how much of the output is audio or
+	// images; without it they may be any part of the output.
+	OutputSplit bool
 	// Total is what the answer gives as the total; 0 if it gives none.
 	Total int64
 	// Known says that the answer had usage at all. Everything else is zero
@@ -31,6 +35,11 @@ type Usage struct {
 	// ProviderCostUSD is what the provider says the answer cost, in USD, as a
 	// decimal number that may have an exponent; empty for most providers.
 	ProviderCostUSD string
+	// OwnKey says that a reseller used the customer's own key at the maker, who
+	// charges UpstreamCostUSD beside ProviderCostUSD; empty if it isn't told
+	// (https://openrouter.ai/docs/use-cases/byok).
+	OwnKey          bool
+	UpstreamCostUSD string
 }
 
 // parseUsage reads a usage object. ok is false if the text isn't one object.
@@ -60,16 +69,20 @@ func (u *Usage) member(key string, raw []byte) {
 	case "total_tokens":
 		u.Total = count(raw)
 	case "prompt_tokens_details", "input_tokens_details":
-		u.details(raw, &u.InputAudio)
+		u.inputDetails(raw)
 	case "completion_tokens_details", "output_tokens_details":
-		u.details(raw, &u.OutputAudio)
+		u.outputDetails(raw)
 	case "prompt_cache_hit_tokens", "cached_tokens":
 		// DeepSeek's and Moonshot's names; some send OpenAI's beside them.
 		u.CacheRead = max(u.CacheRead, count(raw))
 	case "reasoning_tokens": // Perplexity
 		u.Reasoning = max(u.Reasoning, count(raw))
 	case "cost", "estimated_cost": // OpenRouter, Perplexity; DeepInfra
-		u.ProviderCostUSD = cost(raw)
+		u.ProviderCostUSD = cost(raw, "total_cost")
+	case "is_byok":
+		u.OwnKey = len(raw) > 0 && raw[0] != 'f' && raw[0] != 'n'
+	case "cost_details":
+		u.UpstreamCostUSD = cost(raw, "upstream_inference_cost")
 	case "cost_in_usd_ticks": // xAI: 1e10 are a dollar
 		if isNumber(raw) {
 			u.ProviderCostUSD = ticks(count(raw))
@@ -77,7 +90,7 @@ func (u *Usage) member(key string, raw []byte) {
 	}
 }
 
-func (u *Usage) details(raw []byte, audio *int64) {
+func (u *Usage) inputDetails(raw []byte) {
 	r := reader{t: raw}
 	for more := r.open('{'); more; more = r.next('}') {
 		key := r.key()
@@ -88,7 +101,24 @@ func (u *Usage) details(raw []byte, audio *int64) {
 		case "cache_write_tokens", "cache_creation_tokens":
 			u.CacheWrite = max(u.CacheWrite, n)
 		case "audio_tokens":
-			*audio = n
+			u.InputAudio = max(u.InputAudio, n)
+		}
+	}
+}
+
+func (u *Usage) outputDetails(raw []byte) {
+	r := reader{t: raw}
+	for more := r.open('{'); more; more = r.next('}') {
+		key := r.key()
+		v := r.value()
+		n := count(v)
+		switch string(key) {
+		case "audio_tokens":
+			u.OutputAudio = max(u.OutputAudio, n)
+			u.OutputSplit = u.OutputSplit || isNumber(v)
+		case "image_tokens":
+			u.OutputImage = max(u.OutputImage, n)
+			u.OutputSplit = u.OutputSplit || isNumber(v)
 		case "reasoning_tokens":
 			u.Reasoning = max(u.Reasoning, n)
 		}
@@ -118,7 +148,7 @@ func (u *Usage) settle(kind Kind) {
 	case u.Reasoning > u.Output:
 		u.Output += u.Reasoning
 	}
-	u.Output = max(u.Output, u.OutputAudio)
+	u.Output = max(u.Output, u.OutputAudio+u.OutputImage)
 }
 
 // count reads a number of tokens. Whatever isn't a positive number is 0; a
@@ -137,15 +167,16 @@ func count(raw []byte) int64 {
 	return int64(math.Ceil(min(max(f, 0), maxTokens)))
 }
 
-// cost reads a cost: a number, or Perplexity's object that ends in a sum.
-func cost(raw []byte) string {
+// cost reads a cost: a number, or an object's member that is one, such as
+// Perplexity's sum.
+func cost(raw []byte, member string) string {
 	if isNumber(raw) {
 		return string(raw)
 	}
 	r := reader{t: raw}
 	for more := r.open('{'); more; more = r.next('}') {
 		key := r.key()
-		if v := r.value(); string(key) == "total_cost" && isNumber(v) {
+		if v := r.value(); string(key) == member && isNumber(v) {
 			return string(v)
 		}
 	}
