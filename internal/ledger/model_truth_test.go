@@ -453,7 +453,9 @@ func (x *truth) observe(p *process, key bookKey, sc *scope, c *counter) {
 			x.checkRecovered(p, key, n, c)
 		}
 	}
-	b.counter = c
+	if b.counter != c { // another scope, which counts its writes anew
+		b.counter, b.began, b.open = c, 0, false
+	}
 	b.wrote = b.wrote || x.wrote(p, sc)
 	if c.used != b.used {
 		x.h.fail("process %d: %+v has %d used, want %d", p.number, key, c.used, b.used)

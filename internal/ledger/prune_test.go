@@ -5,6 +5,7 @@ package ledger
 import (
 	"context"
 	"fmt"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -85,7 +86,15 @@ func TestPrune_DeletesNothingOfAProcessThatTakesOverMeanwhile(t *testing.T) {
 		b.crash()
 		b.pass(100 * time.Hour)
 		old, oldView := b.Ledger, b.view
-		oldView.only(opGet, hangs) // in the midst of it
+		lists := 0
+		oldView.weather(func(op operation, key string) fault { // before it deletes, should it look again
+			if op == opList && strings.HasSuffix(key, "/entity-1/") {
+				if lists++; lists == 2 {
+					return hangs
+				}
+			}
+			return works
+		})
 		done := make(chan error, 1)
 		go func() { done <- old.Prune(context.Background()) }()
 		synctest.Wait()

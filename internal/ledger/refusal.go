@@ -39,8 +39,8 @@ type Refusal struct {
 	// Account is the virtual key's name. Entity is the entity that the limit
 	// counts apart, empty for none.
 	Account, Entity string
-	// Amount is what the request needs at the least; Used and Reserved are what
-	// stands in its way, all in the limit's unit.
+	// Amount is the request's worst case, as it was asked for if no smaller one
+	// fits; Used and Reserved are what stands in its way, all in the limit's unit.
 	Amount, Used, Reserved int64
 	// ResetsAt is when the window ends; zero if it never does, or slides.
 	ResetsAt time.Time

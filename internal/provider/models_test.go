@@ -86,6 +86,7 @@ func TestOpenEnded_KnowsModelsThatSearchByThemselves(t *testing.T) {
 		"perplexity-ai": {"sonar-deep-research", "sonar sonar-pro sonar-reasoning-pro"},
 		"groq":          {"groq/compound groq/compound-mini compound-beta", "openai/gpt-oss-120b"},
 		"google":        {"deep-research-pro-preview-12-2025", "gemini-2.5-pro"},
+		"x-ai":          {"grok-4.20-multi-agent grok-4.20-multi-agent-0309", "grok-4 grok-4-fast-reasoning"},
 		"sandbox":       {"", "sandbox-small sandbox-reasoning"},
 	} {
 		p := get(t, id)

@@ -26,9 +26,10 @@ func validEntry() object {
 			object{"prefix": "v1/chat", "to": "/chat", "format": "openai", "auth": object{"scheme": "bearer"}},
 		},
 		"chat_cap_field": "max_completion_tokens", "reasoning_models": []any{"acme-r*", "!acme-r0*"}, "open_ended_models": []any{"acme-web"},
+		"max_output": []any{object{"tokens": 4096, "models": []any{"acme-s*", "!acme-s9*"}}},
 		"free_kinds": []any{"moderations"},
-		"verify":  object{"method": "POST", "path": "/check", "body": object{}, "valid": []any{422}, "refused": []any{400}},
-		"formats": []any{"openai"}, "docs_url": "https://acme.example/docs", "note": "a note",
+		"verify":     object{"method": "POST", "path": "/check", "body": object{}, "valid": []any{422}, "refused": []any{400}},
+		"formats":    []any{"openai"}, "docs_url": "https://acme.example/docs", "note": "a note",
 	}
 }
 
@@ -131,6 +132,11 @@ func TestParse_RefusesEachKindOfBrokenEntryAndNamesIt(t *testing.T) {
 		{"glob with a space", top, "reasoning_models", []any{"o1* o3*"}, "no glob"},
 		{"glob twice", top, "reasoning_models", []any{"o1*", "o1*"}, "twice"},
 		{"exception without a rule", top, "reasoning_models", []any{"!o1*"}, "exception"},
+		{"maximum output of nothing", top, "max_output", []any{object{"tokens": 0, "models": []any{"a"}}}, "max_output"},
+		{"maximum output that is no small one", top, "max_output", []any{object{"tokens": 16384, "models": []any{"a"}}}, "max_output"},
+		{"maximum output of no model", top, "max_output", []any{object{"tokens": 1}}, "of no model"},
+		{"maximum output of every model", top, "max_output", []any{object{"tokens": 1, "models": []any{"*"}}}, "no glob"},
+		{"maximum output in unknown units", top, "max_output", []any{object{"words": 1, "models": []any{"a"}}}, "words"},
 		{"verify by DELETE", verify, "method", "DELETE", "verify.method"},
 		{"verify missing", top, "verify", object{}, "verify.method"},
 		{"verify path missing", verify, "path", "", "verify.path"},

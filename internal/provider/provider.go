@@ -163,9 +163,13 @@ type Provider struct {
 	OpenEndedModels globs `json:"open_ended_models,omitempty"`
 	// MaxOutputs are what MaxOutput asks: the provider's own, then those for all
 	// providers. Most figures are those of litellm 1.110.2, 1.77.1 and 1.67.0
-	// (model_prices_and_context_window_backup.json, MIT) as of 2026-11-26. Models
-	// whose whole context window is that small have at most half of it.
+	// (model_prices_and_context_window_backup.json, MIT) as of 2026-11-26. A model
+	// with a context window as small as that has half of it.
 	MaxOutputs []OutputLimit `json:"max_output,omitempty"`
+	// MaxUnstreamed is the most output tokens that a request may ask for which
+	// isn't streamed; 0 means that there is no such bound. Fireworks answers 400
+	// to more, in the words "Requests with max_tokens > 4096 must have stream=true".
+	MaxUnstreamed int64 `json:"max_unstreamed_output,omitempty"`
 	// Formats are the wire formats spoken on any route.
 	Formats []string `json:"formats"`
 	// DocsURL is where the facts come from; empty only for FixedBase.

@@ -88,7 +88,24 @@ func (x *exchange) perChoice() int64 {
 	case x.params.OutputCap >= 0:
 		return x.params.OutputCap
 	}
-	return x.req.DefaultOutputCap
+	return x.defaultCap()
+}
+
+// defaultCap is the operator's default, or less where the model allows less: a
+// provider refuses a cap that is larger than that. The context window is for
+// input too, which gets half of it.
+func (x *exchange) defaultCap() int64 {
+	most := x.req.DefaultOutputCap
+	if allowed := x.req.VirtualKey.Target.Provider().MaxOutput(x.params.Model); allowed > 0 {
+		most = min(most, allowed)
+	}
+	if unstreamed := x.req.VirtualKey.Target.Provider().MaxUnstreamed; unstreamed > 0 && !x.params.Stream {
+		most = min(most, unstreamed)
+	}
+	if x.price != nil && x.price.ContextWindow > 0 {
+		most = min(most, x.price.ContextWindow/2)
+	}
+	return max(most, 1)
 }
 
 // worstCase is the bound as usage. An unmetered route has no tokens that anybody knows of.

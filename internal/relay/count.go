@@ -49,8 +49,9 @@ func (c *counter) release() { <-c.slots }
 
 // countInput counts the input's tokens, where it is certain how the model does,
 // and says whether that made the bound tighter; it doesn't when ctx ends
-// meanwhile. It is for requests that don't fit otherwise, since it takes a time
-// that callers can make long: of 256 KiB, the most that is counted, COUNTED_MS.
+// meanwhile. It is for requests that don't fit otherwise, since it takes time
+// that callers can make long: for 256 KiB, the most that is counted, 1 ms with
+// English, 12 with Japanese, and 32 with words made up for it.
 func (x *exchange) countInput(ctx context.Context) bool {
 	if ctx == nil {
 		ctx = context.Background()

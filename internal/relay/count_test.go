@@ -3,14 +3,17 @@
 package relay
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"vault-plugin-secrets-portkey/internal/apierror"
 	"vault-plugin-secrets-portkey/internal/ledger"
 	"vault-plugin-secrets-portkey/internal/price"
 	"vault-plugin-secrets-portkey/internal/provider"
+	"vault-plugin-secrets-portkey/internal/wire"
 )
 
 // longRequest is a chat of 700 tokens and six times as many bytes.
@@ -74,4 +77,67 @@ func TestCount_ALoweredCapIsFoundWithTheTokensCounted(t *testing.T) {
 		t.Errorf("capped at %d of the 1200 that were left for 700 tokens of input", s.Capped)
 	}
 	wantCounted(t, req, counted{ledger.Tokens: 5000})
+}
+
+// An endless context whose end is told by a number of questions.
+type endingContext struct {
+	context.Context
+	left int
+}
+
+func (c *endingContext) Err() error {
+	if c.left--; c.left < 0 {
+		return context.Canceled
+	}
+	return nil
+}
+
+func countable(t *testing.T, c *counter) *exchange {
+	t.Helper()
+	req := longRequest(t, targetOf(t, "openai"), "gpt-4o", `,{"role":"user","content":"more of the same"}`)
+	body, err := wire.ParseObject(req.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	x := &exchange{req: req, counter: c, body: body}
+	if x.params, err = wire.ReadParams(req.Path, body); err != nil {
+		t.Fatal(err)
+	}
+	return x
+}
+
+// Callers choose what is counted: they must not choose how long it takes.
+func TestCount_EndsWithTheCallerAndWaitsForNoTurn(t *testing.T) {
+	c := newCounter()
+	if x := countable(t, c); !x.countInput(nil) || !x.counted || x.inputText() > 1000 { //nolint:staticcheck // nil means for ever
+		t.Fatalf("%d tokens were counted", x.textTokens)
+	}
+	for asked := range 4 {
+		x := countable(t, c)
+		if x.countInput(&endingContext{context.Background(), asked}) || x.counted || x.inputText() != x.params.Input.TextBytes {
+			t.Errorf("the caller went after %d questions, and %d tokens are taken for the input", asked, x.inputText())
+		}
+	}
+	for range cap(c.slots) {
+		c.slots <- struct{}{}
+	}
+	start := time.Now()
+	if x := countable(t, c); x.countInput(t.Context()) || x.counted {
+		t.Error("more were counted at a time than may be")
+	}
+	if waited := time.Since(start); waited < slotWait || waited > 50*slotWait {
+		t.Errorf("a request waited %v for its turn", waited)
+	}
+	gone, cancel := context.WithCancel(t.Context())
+	time.AfterFunc(time.Millisecond, cancel)
+	if countable(t, c).countInput(gone) {
+		t.Error("more were counted at a time than may be")
+	}
+	c.release()
+	if x := countable(t, c); !x.countInput(t.Context()) {
+		t.Error("a slot that is free isn't used")
+	}
+	if len(c.slots) != cap(c.slots)-1 {
+		t.Error("a slot wasn't given back")
+	}
 }

@@ -202,7 +202,7 @@ func (x *exchange) billedAsStreamed() bool {
 // priceUsage is usage in the units of prices.
 func priceUsage(u wire.Usage) (p price.Usage) {
 	p[price.Input], p[price.CacheRead], p[price.CacheWrite], p[price.InputAudio] = u.Input, u.CacheRead, u.CacheWrite, u.InputAudio
-	p[price.Output], p[price.OutputReasoning], p[price.OutputAudio] = u.Output, u.Reasoning, u.OutputAudio
+	p[price.Output], p[price.OutputReasoning], p[price.OutputAudio], p[price.OutputImage] = u.Output, u.Reasoning, u.OutputAudio, u.OutputImage
 	p[price.Requests] = 1
 	return p
 }
@@ -226,9 +226,13 @@ func (x *exchange) charge(o *Outcome) {
 		o.Cost.Total, o.Unpriced = worst, !ok
 		return
 	}
-	o.Cost = x.price.Cost(o.Usage)
+	cost := (*price.Match).Cost
+	if o.Basis == Reported && !x.meter.Usage().OutputSplit {
+		cost = (*price.Match).CostUnsplit
+	}
+	o.Cost = cost(x.price, o.Usage)
 	for _, other := range x.otherPrices { // whichever of them ran
-		if c := other.Cost(o.Usage); c.Total > o.Cost.Total {
+		if c := cost(other, o.Usage); c.Total > o.Cost.Total {
 			o.Cost = c
 		}
 	}

@@ -203,6 +203,7 @@ func (r *Relay) relay(ctx context.Context, w Answer, x *exchange) *apierror.Erro
 	if err != nil {
 		return err
 	}
+	x.ctx = ctx
 	payload, err := x.reserve(ctx, w, body)
 	if err != nil {
 		return err

@@ -16,6 +16,7 @@ import (
 	"vault-plugin-secrets-portkey/internal/apierror"
 	"vault-plugin-secrets-portkey/internal/ledger"
 	"vault-plugin-secrets-portkey/internal/price"
+	"vault-plugin-secrets-portkey/internal/provider"
 	"vault-plugin-secrets-portkey/internal/wire"
 )
 
@@ -66,7 +67,10 @@ func (x *exchange) reserve(ctx context.Context, w Answer, body *wire.Object) ([]
 
 // free says whether the request runs no model: a read, a deletion, or a route
 // that costs nothing.
-func (x *exchange) free() bool { return !hasBody(x.req.Method) || x.params.Kind.Free() }
+func (x *exchange) free() bool {
+	target := x.req.VirtualKey.Target
+	return !hasBody(x.req.Method) || x.params.Kind.Free() || target.Provider().Free(x.params.Kind.String()) && ownEndpoint(target)
+}
 
 // limited is the model as limits know it: providers may take a name in capitals,
 // or with white space about it, for the same, and that must be no way around a
@@ -214,6 +218,8 @@ func (x *exchange) checkUnbounded(policy *ledger.Policy, money bool) *apierror.E
 		return x.unbounded("tools", fmt.Sprintf("%s may spend any amount at the provider", strings.Join(p.Input.OpenEnded, ", ")))
 	case x.openEndedModel() != "":
 		return x.unbounded("model", fmt.Sprintf("the model %q searches or runs tools at the provider by itself, for fees of their own", x.openEndedModel()))
+	case money && p.Routing != "" && vk.Target.Provider().ReportsCost:
+		return x.unbounded("provider", fmt.Sprintf("%s may choose a seller whose price isn't known", p.Routing))
 	case money && !pricedTier(p.ServiceTier):
 		return x.unbounded("service_tier", fmt.Sprintf("the price of service_tier %q isn't known", p.ServiceTier))
 	case x.escape != "":
@@ -396,6 +402,9 @@ func (x *exchange) setCap(w Answer, policy *ledger.Policy, body *wire.Object) {
 	model := x.limited()
 	rests := policy.Counts(ledger.USD, model) || policy.Counts(ledger.Tokens, model) || policy.Counts(ledger.OutputTokens, model)
 	uncapped := x.params.OutputCap < 0
+	if rests && x.req.VirtualKey.Target.Provider().WantsMaxTokens() {
+		x.params.EnsureCap(body, provider.CapMaxTokens)
+	}
 	if !rests || !uncapped && x.outputCap == x.params.OutputCap {
 		return
 	}
