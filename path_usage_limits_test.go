@@ -58,7 +58,7 @@ func TestUsageLimits_ARowSaysWhatIsUsedReservedAndLeft(t *testing.T) {
 	m, up, _ := newLimitedMount(t, "usd=1/month", "requests=10/minute", "tokens=100000/total", "concurrent=3")
 	m.capped("", "r").want(t, http.StatusOK, "")
 	arrived, release := make(chan struct{}), make(chan struct{})
-	up.answer = func(r *http.Request) (*http.Response, error) {
+	up.answer = func(*http.Request) (*http.Response, error) {
 		close(arrived)
 		<-release
 		return nil, fmt.Errorf("reset")
@@ -67,13 +67,13 @@ func TestUsageLimits_ARowSaysWhatIsUsedReservedAndLeft(t *testing.T) {
 	go func() { defer close(done); m.capped("", "r") }()
 	<-arrived
 	const held = 115 + 150 // tokens: a token a byte of messages, what frames them, and the cap
-	row := func(limit, unit string, max, used, reserved, remaining any, resets, percent string) map[string]any {
+	row := func(limit, unit string, most, used, reserved, remaining any, resets, percent string) map[string]any {
 		zero := any(0)
 		if unit == "usd" {
 			zero = "0"
 		}
 		return overJSON(t, map[string]any{
-			"limit": limit, "unit": unit, "max": max, "used": used, "reserved": reserved, "remaining": remaining,
+			"limit": limit, "unit": unit, "max": most, "used": used, "reserved": reserved, "remaining": remaining,
 			"unconfirmed": zero, "unattributed": zero, "exceeded": zero, "resets_at": resets, "percent_used": percent,
 		})
 	}

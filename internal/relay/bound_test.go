@@ -138,7 +138,7 @@ func (g *generous) RoundTrip(r *http.Request) (*http.Response, error) {
 	switch {
 	case g.r.IntN(8) == 0: // no usage: the outcome is unknown
 		usage = `"id":"x"`
-	case g.r.IntN(8) == 0:
+	case g.r.IntN(7) == 0:
 		return nil, errReset
 	}
 	if req.Stream {

@@ -193,8 +193,8 @@ func TestCap_IsLoweredOnlyForBudgets(t *testing.T) {
 			limit(t, req, c.text)
 			spend(t, req, ledger.OutputTokens, 500)
 			s := serve(t, req, nil)
-			if s.recorder.Code != c.status || s.Outcome.Code != c.code {
-				t.Errorf("answered %d %s", s.recorder.Code, s.recorder.Body)
+			if s.recorder.Code != c.status || s.Code != c.code {
+				t.Errorf("answered %d %s", s.recorder.Code, s.Body)
 			}
 			wantCounted(t, req, counted{ledger.OutputTokens: 500 + 5*b2i(c.status == 200)})
 		})

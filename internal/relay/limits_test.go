@@ -189,13 +189,13 @@ func (s served) wantRefused(t testing.TB, status int, errorType, errorCode strin
 	var e struct {
 		Error struct{ Message, Type, Code string }
 	}
-	if err := json.Unmarshal(s.recorder.Body.Bytes(), &e); err != nil {
-		t.Fatalf("%d %q: %v", s.recorder.Code, s.recorder.Body, err)
+	if err := json.Unmarshal(s.Body.Bytes(), &e); err != nil {
+		t.Fatalf("%d %q: %v", s.recorder.Code, s.Body, err)
 	}
 	if s.recorder.Code != status || e.Error.Type != errorType || e.Error.Code != errorCode {
 		t.Fatalf("answered %d %s/%s, want %d %s/%s: %s", s.recorder.Code, e.Error.Type, e.Error.Code, status, errorType, errorCode, e.Error.Message)
 	}
-	if s.Result != Refused || s.sent != "" || s.Outcome.Code != errorCode {
+	if s.Result != Refused || s.sent != "" || s.Code != errorCode {
 		t.Errorf("refused, yet %s; sent %q", s.Result, s.sent)
 	}
 	for _, part := range says {

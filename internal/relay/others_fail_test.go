@@ -109,7 +109,7 @@ func TestOthersFail12_ATimeoutGivesItsPlaceBack(t *testing.T) {
 			limit(t, req, "concurrent=1")
 			for range 3 {
 				expiring(req)
-				if s := serve(t, req, provider); s.Outcome.Code != apierror.CodeTimeout {
+				if s := serve(t, req, provider); s.Code != apierror.CodeTimeout {
 					t.Fatalf("settled as %+v", s.Outcome)
 				}
 			}
