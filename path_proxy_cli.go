@@ -71,7 +71,7 @@ func (b *backend) proxyCLI(ctx context.Context, req *logical.Request, d *framewo
 	answer.header.Del("Content-Length")
 	resp := &logical.Response{Data: data, Headers: answer.header}
 	if capped := answer.outcome.Capped; capped > 0 {
-		resp.AddWarning(fmt.Sprintf("the answer was capped at %d output tokens, because of the virtual key's limits", capped))
+		resp.AddWarning(fmt.Sprintf("the request was sent with a cap of %d output tokens, because of the virtual key's limits", capped))
 	}
 	return resp, nil
 }

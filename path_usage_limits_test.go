@@ -311,7 +311,7 @@ func TestUsageLimits_TheCallerSeesThatItsCapWasLowered(t *testing.T) {
 	up.answer = usageAnswer(1, 500)
 	m.chat("r", "m").want(t, http.StatusOK, "") // 600 of 1,000
 	resp := m.write("proxy/r", map[string]any{"model": "m", "prompt": "Hello", "max_tokens": 600})
-	wantWarning(t, resp, "capped at 400 output tokens")
+	wantWarning(t, resp, "a cap of 400 output tokens")
 	m.write("roles/r", map[string]any{"limits": ""})
 	if resp := m.write("proxy/r", map[string]any{"model": "m", "prompt": "Hello"}); len(resp.Warnings) != 0 {
 		t.Errorf("warned of %v", resp.Warnings)

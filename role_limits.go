@@ -265,7 +265,11 @@ func (r *role) limitWarnings(old *role) (warnings []string) {
 	}
 	if old != nil {
 		for _, limit := range old.parsed() {
-			if !kept[limit.ID()] {
+			switch {
+			case kept[limit.ID()]:
+			case limit.Unit == ledger.Concurrent:
+				warnings = append(warnings, fmt.Sprintf("the limit %s is gone", limit))
+			default:
 				warnings = append(warnings, fmt.Sprintf("the limit %s is gone; what it counted stays until its window ends, should it come back", limit))
 			}
 		}
