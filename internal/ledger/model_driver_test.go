@@ -144,8 +144,8 @@ func (h *history) note(format string, args ...any) {
 func (h *history) fail(format string, args ...any) {
 	h.t.Helper()
 	steps := h.steps
-	if len(steps) > 200 {
-		steps = steps[len(steps)-200:]
+	if len(steps) > 100 {
+		steps = steps[len(steps)-100:]
 	}
 	h.t.Log("…\n" + strings.Join(steps, "\n"))
 	h.t.Errorf(format, args...)

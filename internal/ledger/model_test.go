@@ -23,13 +23,17 @@ const defaultHistories = 300
 // storage failures, clock jumps and edits against a reference that knows what
 // was truly used. LEDGER_SEED repeats the histories from that seed on.
 func TestModel_RandomHistories(t *testing.T) {
-	seed, err := strconv.ParseUint(os.Getenv("LEDGER_SEED"), 10, 64)
-	if err != nil {
-		seed = uint64(time.Now().UnixMilli())
-	}
 	n, err := strconv.Atoi(os.Getenv("LEDGER_HISTORIES"))
 	if err != nil {
 		n = defaultHistories
+	}
+	seed, err := strconv.ParseUint(os.Getenv("LEDGER_SEED"), 10, 64)
+	switch {
+	case err == nil:
+	case n == defaultHistories:
+		seed = 1 // the same every time; a long run looks for others
+	default:
+		seed = uint64(time.Now().UnixMilli())
 	}
 	t.Logf("LEDGER_SEED=%d LEDGER_HISTORIES=%d", seed, n)
 	var sum tally

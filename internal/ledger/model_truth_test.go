@@ -89,6 +89,7 @@ type total struct{ mono, amount int64 }
 
 // book is what a process has to have in a counter.
 type book struct {
+	scope   *scope
 	counter *counter
 	used    int64
 	// The number of the latest write of its scope, when it began, whether it is
@@ -453,9 +454,13 @@ func (x *truth) observe(p *process, key bookKey, sc *scope, c *counter) {
 			x.checkRecovered(p, key, n, c)
 		}
 	}
-	if b.counter != c { // another scope, which counts its writes anew
-		b.counter, b.began, b.open = c, 0, false
+	if b.scope != sc { // which counts its writes anew
+		b.scope, b.began, b.open = sc, 0, false
+		if p != x.h.active() { // it hasn't written this one
+			b.began = sc.began
+		}
 	}
+	b.counter = c
 	b.wrote = b.wrote || x.wrote(p, sc)
 	if c.used != b.used {
 		x.h.fail("process %d: %+v has %d used, want %d", p.number, key, c.used, b.used)
@@ -604,7 +609,7 @@ func (x *truth) checkLimits(c *call) {
 		if late { // by which policy another was admitted in the same step isn't known
 			for _, u := range n.uses {
 				most = max(most, u.limit.Max)
-				ok = ok && (u.settled || !u.call.policy.soft)
+				ok = ok && !u.call.policy.soft
 			}
 		}
 		if ok {

@@ -102,7 +102,9 @@ func TestPrune_DeletesNothingOfAProcessThatTakesOverMeanwhile(t *testing.T) {
 		b.spend(p, of("entity-1", usd(5000)))
 		oldView.weather(nil)
 		oldView.free(works)
-		<-done
+		if err := <-done; err != nil {
+			t.Log(err) // it was fenced, or came first
+		}
 		b.crash()
 		if s := standing(t, b.Ledger, p, Selection{PerEntity: true, Entity: "entity-1"})[0]; s.Used < 5000 {
 			t.Errorf("%+v", s)
