@@ -209,7 +209,7 @@ func (s served) wantRefused(t testing.TB, status int, errorType, errorCode strin
 func (s served) wantAnswered(t testing.TB) {
 	t.Helper()
 	if s.recorder.Code != 200 || s.Result == Refused {
-		t.Fatalf("answered %d %s", s.recorder.Code, s.recorder.Body)
+		t.Fatalf("answered %d %s", s.recorder.Code, s.Body)
 	}
 }
 

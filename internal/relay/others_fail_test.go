@@ -207,8 +207,8 @@ func TestOthersFail23_PingCommentsPassAndTheStreamIsMetered(t *testing.T) {
 	req := chatRequest(t, chatAsked)
 	limit(t, req, "usd=1/month")
 	s := serve(t, req, answers(200, streamType, stream))
-	if s.recorder.Body.String() != stream || s.Result != Succeeded || s.Basis != Reported {
-		t.Errorf("%s as %+v", s.recorder.Body, s.Outcome)
+	if s.Body.String() != stream || s.Result != Succeeded || s.Basis != Reported {
+		t.Errorf("%s as %+v", s.Body, s.Outcome)
 	}
 	wantCounted(t, req, counted{ledger.USD: usageCost})
 }
@@ -218,13 +218,13 @@ func TestOthersFail24_AnErrorInMidStreamReachesTheCallerAndIsCharged(t *testing.
 	req := chatRequest(t, streamed)
 	limit(t, req, "usd=1/month")
 	s := serve(t, req, answers(200, streamType, chunkText+chunkError))
-	if !bytes.Contains(s.recorder.Body.Bytes(), []byte(strings.TrimSpace(chunkError))) || s.Result != Failed {
-		t.Errorf("%s as %+v", s.recorder.Body, s.Outcome)
+	if !bytes.Contains(s.Body.Bytes(), []byte(strings.TrimSpace(chunkError))) || s.Result != Failed {
+		t.Errorf("%s as %+v", s.Body, s.Outcome)
 	}
 	wantCounted(t, req, counted{ledger.USD: int64(worstCost)})
 	s = serve(t, req, ends(200, streamType, chunkText, reset))
-	if !strings.Contains(s.recorder.Body.String(), "event: error\ndata: ") || s.recorder.aborted == nil {
-		t.Errorf("a stream that broke off: %s", s.recorder.Body)
+	if !strings.Contains(s.Body.String(), "event: error\ndata: ") || s.aborted == nil {
+		t.Errorf("a stream that broke off: %s", s.Body)
 	}
 }
 

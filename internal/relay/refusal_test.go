@@ -159,8 +159,8 @@ func TestRefusal_ConsumesNothing(t *testing.T) {
 			limit(t, req, "usd=1/month", "requests=10/minute", "tokens=1000/day", "concurrent=1")
 			c.change(req)
 			s := serve(t, req, nil)
-			if s.Result != Refused || s.Outcome.Code != c.code || s.sent != "" {
-				t.Errorf("%d %s, settled as %+v", s.recorder.Code, s.recorder.Body, s.Outcome)
+			if s.Result != Refused || s.Code != c.code || s.sent != "" {
+				t.Errorf("%d %s, settled as %+v", s.recorder.Code, s.Body, s.Outcome)
 			}
 			wantCounted(t, req, counted{})
 		})
