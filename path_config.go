@@ -200,7 +200,7 @@ func (b *backend) pathConfig() []*framework.Path {
 		},
 		"default_output_cap": {
 			Type: framework.TypeInt, Default: defaultOutputCap,
-			Description: "How many output tokens are charged for a request that names no cap and whose outcome is unknown. 0 restores the default.",
+			Description: "How many output tokens a request may use that names no cap, or fewer where its model allows fewer: what hard limits reserve and send as its cap, and what is charged when the outcome is unknown. 0 restores the default.",
 		},
 		"time_zone": {
 			Type: framework.TypeString, Default: "UTC",
