@@ -26,10 +26,23 @@ func awaitStandby(t *testing.T, n *Node) {
 	}
 }
 
-// wantNote reads the note at a node, which forwards if it is a standby.
+// wantNote reads the note at a node, which forwards if it is a standby. One that
+// has only just learnt of a new leader sends callers there (307) until it has
+// a connection of its own to it.
 func wantNote(t *testing.T, n *Node, when, want string) {
 	t.Helper()
-	if got := n.Client(n.v.RootToken).Read(t, "notes/note").Data()["text"]; got != want {
+	var got any
+	if err := n.await(t.Context(), "answer "+when, func(ctx context.Context) bool {
+		resp, err := n.Client(n.v.RootToken).Do(ctx, "GET", "notes/note", nil)
+		if err != nil || resp.Status != http.StatusOK {
+			return false
+		}
+		got = resp.Data()["text"]
+		return true
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if got != want {
 		t.Errorf("%s: %s reads %v, want %s", when, n, got, want)
 	}
 }
