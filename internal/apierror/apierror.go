@@ -76,6 +76,21 @@ const (
 	CodeRouteNotAllowed     = "route_not_allowed"
 	CodeModelNotPriced      = "model_not_priced"
 	CodeLedgerUnavailable   = "ledger_unavailable"
+
+	CodeCredentialMissing    = "credential_missing" //nolint:gosec // a code, no credential
+	CodeCredentialInvalid    = "credential_invalid" //nolint:gosec // likewise
+	CodePermissionDenied     = "permission_denied"
+	CodeTooManyFailures      = "too_many_failures"
+	CodeCallerAddress        = "caller_address_unknown"
+	CodeVirtualKeyRequired   = "virtual_key_required"
+	CodeVirtualKeyMismatch   = "virtual_key_mismatch"
+	CodeNonceInvalid         = "gateway_nonce_invalid"
+	CodeTicketInvalid        = "ticket_invalid"
+	CodeVaultUnavailable     = "vault_unavailable"
+	CodeGatewayUnavailable   = "gateway_unavailable"
+	CodeMethodNotAllowed     = "method_not_allowed"
+	CodeUnsupportedMediaType = "unsupported_media_type"
+	CodeConfigNotSupported   = "config_not_supported"
 )
 
 // Error implements the error interface with the message alone.

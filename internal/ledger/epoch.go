@@ -111,6 +111,13 @@ func (l *Ledger) fresh(ctx context.Context) (moment, error) {
 	return l.now(), err
 }
 
+// Confirm returns nil if storage has lately confirmed that this process may
+// admit, or does so now. Those who admit what no limit holds ask it.
+func (l *Ledger) Confirm(ctx context.Context) error {
+	_, err := l.fresh(ctx)
+	return err
+}
+
 // confirmed waits until storage has confirmed that this process may admit.
 func (l *Ledger) confirmed(ctx context.Context, r *round) error {
 	timeout, stop := l.clock.After(l.storageWait)

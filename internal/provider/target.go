@@ -21,6 +21,7 @@ type Target struct {
 	// prints strings that it finds inside other values, whatever methods the
 	// types have; a function it can't look into.
 	secret  func() string
+	masks   func() [][]byte // what Masks returns
 	headers []header
 }
 
@@ -160,6 +161,19 @@ func (t *Target) Redactions() []string {
 		return nil
 	}
 	return spellings(secret)
+}
+
+// Masks is Redactions as bytes, made once. The caller must not change them.
+func (t *Target) Masks() [][]byte { return t.masks() }
+
+func masksOf(secret string) func() [][]byte {
+	var masks [][]byte
+	if secret != "" {
+		for _, s := range spellings(secret) {
+			masks = append(masks, []byte(s))
+		}
+	}
+	return func() [][]byte { return masks }
 }
 
 func spellings(secret string) []string {

@@ -21,37 +21,57 @@ import (
 var dropAnswerHeaders = map[string]bool{
 	"Connection": true, "Keep-Alive": true, "Proxy-Authenticate": true, "Proxy-Connection": true, "Te": true,
 	"Trailer": true, "Transfer-Encoding": true, "Upgrade": true, "Alt-Svc": true, "Set-Cookie": true, "Location": true,
-	"Strict-Transport-Security": true, TraceHeader: true, CappedHeader: true,
+	"Strict-Transport-Security": true, TraceHeader: true, CappedHeader: true, CostHeader: true, UsageHeader: true,
 }
 
-// copyBuffers hold answers on their way through. 32 KiB is the size of the
-// transport's own buffers.
-var copyBuffers = sync.Pool{New: func() any { b := make([]byte, 32<<10); return &b }}
+// Buffers hold answers on their way through. Streams come in small events, and
+// thousands may be open at once.
+var (
+	streamBuffers = sync.Pool{New: func() any { b := make([]byte, 4<<10); return &b }}
+	copyBuffers   = sync.Pool{New: func() any { b := make([]byte, 32<<10); return &b }}
+)
 
 // copyAnswer copies status, headers and body to the caller as they come, with
 // the provider key masked wherever the provider echoes it, and meters what
 // passes.
-func (x *exchange) copyAnswer(ctx context.Context, w Answer, resp *http.Response) *apierror.Error {
-	mask := newMask(x.req.VirtualKey.Target.Redactions())
-	copyHeader(w.Header(), resp.Header, mask)
+//
+// A metered answer that isn't a stream and fits into one buffer is read whole
+// before its header goes out, which then says what it used. Longer ones, and
+// streams, say so in a trailer.
+func (x *exchange) copyAnswer(ctx context.Context, w Answer, resp *http.Response, idle *idleWatch) *apierror.Error {
+	mask := newMask(x.req.VirtualKey.Target.Masks())
+	copyHeader(w.Header(), resp.Header, &mask)
+	x.tellRates(w.Header())
 	x.meterAnswer(resp)
 	if x.dropUsage {
 		w.Header().Del("Content-Length")
 	}
-	x.begun = true
-	w.WriteHeader(resp.StatusCode)
-
-	buf := copyBuffers.Get().(*[]byte)
-	defer copyBuffers.Put(buf)
+	pool := &copyBuffers
+	if x.stream && mask.longest < 1<<10 { // what is read must be longer than a secret
+		pool = &streamBuffers
+	}
+	buf := pool.Get().(*[]byte)
+	defer pool.Put(buf)
+	out := &answerWriter{w: w, status: resp.StatusCode, exchange: x, flush: resp.ContentLength < 0 || x.stream}
+	if x.stream {
+		out.begin() // its first event may be long in coming
+	}
 	body := mask.reader(resp.Body)
+	held := 0 // bytes that wait for the header
 	for {
-		n, readErr := body.Read(*buf)
-		if err := write(w, x.metered((*buf)[:n])); err != nil {
-			return err
+		idle.wait()
+		n, readErr := body.Read((*buf)[held:])
+		idle.pause()
+		n, held = n+held, 0
+		if out.mayHold() && readErr == nil && n+mask.longest < len(*buf) {
+			held = n
+			continue
 		}
 		if errors.Is(readErr, io.EOF) {
-			x.whole = true
-			return write(w, x.finish())
+			return out.last((*buf)[:n])
+		}
+		if err := out.pass((*buf)[:n]); err != nil {
+			return err
 		}
 		if readErr != nil {
 			return upstreamError(ctx, x.req.VirtualKey.Target.Base().Host, readErr)
@@ -59,18 +79,67 @@ func (x *exchange) copyAnswer(ctx context.Context, w Answer, resp *http.Response
 	}
 }
 
-// write hands bytes to the caller at once.
-func write(w Answer, p []byte) *apierror.Error {
+// answerWriter hands an answer to the caller as it comes.
+type answerWriter struct {
+	*exchange
+	w      Answer
+	status int
+	flush  bool // each piece at once
+}
+
+// mayHold says whether the header may wait for more of the body.
+func (a *answerWriter) mayHold() bool { return a.meter != nil && !a.stream && !a.begun }
+
+// pass meters the next bytes of the body and hands them on.
+func (a *answerWriter) pass(p []byte) *apierror.Error { return a.write(a.metered(p)) }
+
+// last is pass for the bytes at the end of a body that came whole. What it used
+// goes into the header, if that hasn't gone out.
+func (a *answerWriter) last(p []byte) *apierror.Error {
+	a.whole = true
+	if a.begun {
+		if err := a.pass(p); err != nil {
+			return err
+		}
+		p = a.finish()
+	} else {
+		p = a.metered(p)
+		a.finish() // nothing waits, for it is no stream
+	}
+	a.tellUse(a.w.Header())
+	return a.write(p)
+}
+
+// begin sends the header, if it hasn't gone out.
+func (a *answerWriter) begin() {
+	if a.begun {
+		return
+	}
+	a.begun = true
+	a.w.WriteHeader(a.status)
+	if a.stream {
+		a.flushNow()
+	}
+}
+
+func (a *answerWriter) write(p []byte) *apierror.Error {
+	a.begin()
 	if len(p) == 0 {
 		return nil
 	}
-	if _, err := w.Write(p); err != nil {
+	if _, err := a.w.Write(p); err != nil {
 		return writeError(err)
 	}
-	if flusher, ok := w.(http.Flusher); ok {
-		flusher.Flush()
+	if a.flush {
+		a.flushNow()
 	}
 	return nil
+}
+
+func (a *answerWriter) flushNow() {
+	if flusher, ok := a.w.(http.Flusher); ok {
+		flusher.Flush()
+	}
 }
 
 // writeError is what stops an answer at the door: the door's own verdict, such
@@ -83,26 +152,37 @@ func writeError(err error) *apierror.Error {
 	return callerGone()
 }
 
+// copyHeader adds what the caller may see of from, which is the transport's no more,
+// to to.
 func copyHeader(to, from http.Header, mask *mask) {
-	listed := map[string]bool{}
-	for _, v := range from.Values("Connection") {
+	for _, v := range from["Connection"] {
 		for name := range strings.SplitSeq(v, ",") {
-			listed[http.CanonicalHeaderKey(strings.TrimSpace(name))] = true
+			delete(from, http.CanonicalHeaderKey(strings.TrimSpace(name)))
 		}
 	}
 	for name, values := range from {
-		if dropAnswerHeaders[name] || listed[name] {
+		if dropAnswerHeaders[name] || strings.HasPrefix(name, "Access-Control-") { // the door's to say
 			continue
 		}
-		for _, v := range values {
-			to.Add(name, strings.ToValidUTF8(mask.string(v), "\uFFFD")) // gRPC takes no other text
+		for i, v := range values {
+			values[i] = strings.ToValidUTF8(mask.string(v), "\uFFFD") // gRPC takes no other text
 		}
+		if already := to[name]; already != nil {
+			values = append(already, values...)
+		}
+		to[name] = values
 	}
 }
 
 // IsEventStream says whether an answer with this header is a stream of server-sent
 // events.
 func IsEventStream(h http.Header) bool {
+	switch h.Get("Content-Type") { // what most answers have
+	case "text/event-stream", "text/event-stream; charset=utf-8":
+		return true
+	case "application/json", "application/json; charset=utf-8":
+		return false
+	}
 	mediaType, _, err := mime.ParseMediaType(h.Get("Content-Type"))
 	return err == nil && mediaType == "text/event-stream"
 }

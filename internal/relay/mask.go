@@ -15,13 +15,10 @@ type mask struct {
 	longest int
 }
 
-func newMask(secrets []string) *mask {
-	m := &mask{}
+// newMask returns a mask of secrets, none of which is empty, and which it keeps.
+func newMask(secrets [][]byte) mask {
+	m := mask{secrets: secrets}
 	for _, s := range secrets {
-		if s == "" {
-			continue
-		}
-		m.secrets = append(m.secrets, []byte(s))
 		m.longest = max(m.longest, len(s))
 	}
 	return m
@@ -29,7 +26,7 @@ func newMask(secrets []string) *mask {
 
 func (m *mask) string(s string) string {
 	for _, secret := range m.secrets {
-		if strings.Contains(s, string(secret)) {
+		if len(s) >= len(secret) && strings.Contains(s, string(secret)) {
 			b := []byte(s)
 			m.bytes(b)
 			return string(b)

@@ -35,7 +35,7 @@ func TestMask_HoldsForEverySplitOfTheBytes(t *testing.T) {
 	const seed = 1
 	rng := rand.New(rand.NewPCG(seed, seed))
 	secrets := []string{"abcabcabd", "ab/cd", `ab\/cd`}
-	m := newMask(secrets)
+	m := masked(secrets...)
 	for range 5000 {
 		var text strings.Builder
 		for range rng.IntN(12) {
@@ -66,7 +66,7 @@ func TestMask_HoldsForEverySplitOfTheBytes(t *testing.T) {
 
 func TestMask_HoldsBackNothingButBeginningsOfASecret(t *testing.T) {
 	pr, pw := io.Pipe()
-	r := newMask([]string{"secret"}).reader(pr)
+	r := masked("secret").reader(pr)
 	buf := make([]byte, 100)
 	for _, c := range []struct {
 		writes []string
@@ -87,7 +87,7 @@ func TestMask_HoldsBackNothingButBeginningsOfASecret(t *testing.T) {
 }
 
 func TestMask_ErrorsPassAndKeepWhatCameBefore(t *testing.T) {
-	r := newMask([]string{"secret"}).reader(io.MultiReader(strings.NewReader("abc sec"), iotest.ErrReader(io.ErrUnexpectedEOF)))
+	r := masked("secret").reader(io.MultiReader(strings.NewReader("abc sec"), iotest.ErrReader(io.ErrUnexpectedEOF)))
 	got, err := io.ReadAll(r)
 	if string(got) != "abc sec" || err != io.ErrUnexpectedEOF {
 		t.Fatalf("%q %v", got, err)
@@ -101,9 +101,21 @@ func FuzzMask(f *testing.F) {
 		if len(secret) < 8 || len(secret) > 400 || strings.Contains(secret, "*") {
 			return
 		}
-		got, err := io.ReadAll(newMask([]string{secret}).reader(&chunked{[]byte(text), rand.New(rand.NewPCG(seed, 1))}))
+		got, err := io.ReadAll(masked(secret).reader(&chunked{[]byte(text), rand.New(rand.NewPCG(seed, 1))}))
 		if err != nil || len(got) != len(text) || strings.Contains(string(got), secret) {
 			t.Fatalf("secret %q text %q: %q %v", secret, text, got, err)
 		}
 	})
+}
+
+// masked is a mask of texts.
+func masked(secrets ...string) *mask {
+	var list [][]byte
+	for _, s := range secrets {
+		if s != "" {
+			list = append(list, []byte(s))
+		}
+	}
+	m := newMask(list)
+	return &m
 }

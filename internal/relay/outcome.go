@@ -6,6 +6,7 @@ import (
 	"context"
 	"math/big"
 	"net/http"
+	"net/http/httptrace"
 	"strconv"
 	"sync/atomic"
 	"time"
@@ -93,7 +94,8 @@ type exchange struct {
 
 	admitted  bool        // past every check
 	sent      atomic.Bool // the provider may have the whole request
-	status    int         // the provider's, 0 before its answer
+	trace     httptrace.ClientTrace
+	status    int // the provider's, 0 before its answer
 	firstByte time.Time
 	begun     bool // the answer's header went to the caller
 	whole     bool // the answer's body has come to its end

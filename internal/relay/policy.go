@@ -57,16 +57,22 @@ func (x *exchange) checkRequest() (*wire.Object, *apierror.Error) {
 	if !hasBody(req.Method) {
 		return nil, nil
 	}
-	if len(bytes.TrimSpace(req.Body)) == 0 {
+	if req.Upload != nil {
+		return nil, x.checkUpload()
+	}
+	body := req.Object
+	if body == nil && len(bytes.TrimSpace(req.Body)) == 0 {
 		if len(vk.Models) > 0 || wire.NeedsModel(req.Path) {
 			return nil, modelRequired(vk)
 		}
 		x.params, _ = wire.ReadParams(req.Path, nil) // nothing in it can be wrong
 		return nil, nil
 	}
-	body, err := wire.ParseObject(req.Body)
-	if err != nil {
-		return nil, badRequest("", err.Error())
+	var err error
+	if body == nil {
+		if body, err = wire.ParseObject(req.Body); err != nil {
+			return nil, badRequest("", err.Error())
+		}
 	}
 	if err := body.CheckKeys(policyKeys(vk)); err != nil {
 		return nil, badRequest("", err.Error())
@@ -92,6 +98,33 @@ func (x *exchange) checkRequest() (*wire.Object, *apierror.Error) {
 	x.body = body
 	x.askForUsage(body)
 	return body, nil
+}
+
+// checkUpload applies policy to a request whose body isn't JSON. What it costs
+// isn't known, nor what else it says.
+func (x *exchange) checkUpload() *apierror.Error {
+	req, vk := x.req, x.req.VirtualKey
+	if x.params.Kind != wire.Unmetered {
+		return badRequest("", fmt.Sprintf("the body for %s must be JSON; send it with Content-Type: application/json", req.Path))
+	}
+	kind := x.params.Kind
+	x.params, _ = wire.ReadParams(req.Path, nil) // nothing in it can be wrong
+	x.params.Kind, x.params.Model = kind, req.Upload.Model
+	if len(vk.Forced) > 0 {
+		return &apierror.Error{
+			Status: http.StatusForbidden, Type: apierror.TypeInvalidRequest, Code: apierror.CodeInvalidRequest,
+			Message: fmt.Sprintf("virtual key %q sets parameters of its own (%s), which can't be done in an upload; use a virtual key without forced_params",
+				vk.Name, strings.Join(sortedKeys(vk.Forced), ", ")),
+		}
+	}
+	if err := checkModels(vk, &x.params, req.Path); err != nil {
+		return err
+	}
+	if len(vk.Models) > 0 && !wire.RunsItsModel(req.Path) {
+		return escape(vk, "", req.Path)
+	}
+	x.price, _ = x.find(x.params.Model)
+	return nil
 }
 
 // givesCredentials says whether a route makes, or shows, credentials for the
@@ -138,8 +171,8 @@ func policyKeys(vk *VirtualKey) []string {
 // checkModels judges the models that the request names, those that the provider
 // may fall back to included.
 func checkModels(vk *VirtualKey, params *wire.Params, path string) *apierror.Error {
-	if params.Model == "" {
-		if len(vk.Models) > 0 || wire.NeedsModel(path) {
+	if params.Model == "" || params.Model == DefaultModel {
+		if params.Model != "" || len(vk.Models) > 0 || wire.NeedsModel(path) {
 			return modelRequired(vk)
 		}
 		return nil
@@ -166,13 +199,7 @@ func checkEscapes(vk *VirtualKey, body *wire.Object, kind wire.Kind, path string
 	if len(vk.Models) == 0 {
 		return nil
 	}
-	refuse := func(param, what string) *apierror.Error {
-		return &apierror.Error{
-			Status: http.StatusForbidden, Type: apierror.TypeInvalidRequest, Code: apierror.CodeModelNotAllowed, Param: param,
-			Message: fmt.Sprintf("%s may run models other than the one that the request names, and virtual key %q allows only %s",
-				what, vk.Name, strings.Join(vk.Models, ", ")),
-		}
-	}
+	refuse := func(param, what string) *apierror.Error { return escape(vk, param, what) }
 	if kind == wire.Unmetered && !wire.RunsItsModel(path) {
 		return refuse("", path)
 	}
@@ -203,17 +230,36 @@ func checkEscapes(vk *VirtualKey, body *wire.Object, kind wire.Kind, path string
 	return nil
 }
 
+// escape is the answer for what may run other models than the one it names.
+func escape(vk *VirtualKey, param, what string) *apierror.Error {
+	return &apierror.Error{
+		Status: http.StatusForbidden, Type: apierror.TypeInvalidRequest, Code: apierror.CodeModelNotAllowed, Param: param,
+		Message: fmt.Sprintf("%s may run models other than the one that the request names, and virtual key %q allows only %s",
+			what, vk.Name, strings.Join(vk.Models, ", ")),
+	}
+}
+
+// DefaultModel is the model that Portkey's SDK for Python sends where it was given
+// none (portkey_ai/api_resources/apis/chat_complete.py); it counts as left out.
+const DefaultModel = "portkey-default"
+
 // setParams fills in the default parameters that the caller left out (null
 // counts as given) and sets the forced ones, in a fixed order.
 func setParams(body *wire.Object, vk *VirtualKey) {
 	for _, key := range sortedKeys(vk.Defaults) {
-		if _, given := body.Get(key); !given {
+		if _, given := body.Get(key); !given || key == "model" && unset(body) {
 			body.Set(key, vk.Defaults[key])
 		}
 	}
 	for _, key := range sortedKeys(vk.Forced) {
 		body.Set(key, vk.Forced[key])
 	}
+}
+
+// unset says whether the request names a model that counts as none.
+func unset(body *wire.Object) bool {
+	model, _, err := body.String("model")
+	return err == nil && model == DefaultModel
 }
 
 func sortedKeys(params map[string]json.RawMessage) []string {

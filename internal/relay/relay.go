@@ -23,6 +23,7 @@ import (
 	"crypto/rand"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"runtime/debug"
 	"time"
@@ -31,6 +32,7 @@ import (
 	"vault-plugin-secrets-portkey/internal/ledger"
 	"vault-plugin-secrets-portkey/internal/price"
 	"vault-plugin-secrets-portkey/internal/provider"
+	"vault-plugin-secrets-portkey/internal/wire"
 )
 
 // VirtualKey is what the relay needs to know of a role and of the provider key
@@ -74,11 +76,16 @@ type Request struct {
 	RawQuery string
 	// Header is the caller's; only what is on the allow-list goes on.
 	Header http.Header
-	// Body is the request's JSON text; empty for none.
-	Body []byte
+	// Body is the request's JSON text; empty for none. Object, if given, is the
+	// same already parsed, and Body isn't read: the relay may edit it.
+	Body   []byte
+	Object *wire.Object
+	// Upload, if given, is a body that isn't JSON, in place of the two.
+	Upload *Upload
 	// Timeout bounds the whole exchange with the provider, its answer
-	// included; it must be positive.
-	Timeout time.Duration
+	// included; it must be positive. Idle, if positive, bounds each wait for
+	// more of an answer that has begun.
+	Timeout, Idle time.Duration
 	// Book prices the request, from its beginning to its end; without one,
 	// nothing has a price.
 	Book *price.Book
@@ -95,6 +102,18 @@ type Request struct {
 	Settled func(Outcome)
 }
 
+// Upload is a body that goes to the provider as it is read, such as a form with
+// files. Its media type is the Content-Type of Request.Header.
+type Upload struct {
+	// Body is read once, from its beginning. If its error is an
+	// *apierror.Error, that is the answer.
+	Body io.Reader
+	// Length is its length in bytes, -1 if that isn't known.
+	Length int64
+	// Model is the one that it names; empty for none.
+	Model string
+}
+
 // Answer is where a door takes the answer. The relay writes it like any
 // handler; when the provider breaks off after the answer has begun, it calls
 // Abort once and nothing more.
@@ -108,6 +127,7 @@ type Answer interface {
 // Relay is the pipeline. It is safe for concurrent use.
 type Relay struct {
 	transport http.RoundTripper
+	traced    bool // the transport tells what it does (net/http/httptrace)
 	now       func() time.Time
 	panicked  func(stack string)
 	counter   *counter
@@ -132,7 +152,8 @@ func New(o Options) *Relay {
 	if o.Panicked == nil {
 		o.Panicked = func(string) {}
 	}
-	return &Relay{transport: o.Transport, now: o.Now, panicked: o.Panicked, counter: newCounter()}
+	_, traced := o.Transport.(*http.Transport)
+	return &Relay{transport: o.Transport, traced: traced, now: o.Now, panicked: o.Panicked, counter: newCounter()}
 }
 
 // TraceHeader carries the identifier of one exchange. It is always sent,
@@ -216,7 +237,9 @@ func (r *Relay) relay(ctx context.Context, w Answer, x *exchange) *apierror.Erro
 		return err
 	}
 	defer func() { _ = resp.Body.Close() }()
-	return x.copyAnswer(ctx, w, resp)
+	idle := watchIdle(x.req.Idle, cancel)
+	defer idle.pause()
+	return idle.verdict(x.copyAnswer(ctx, w, resp, idle), endpoint.URL.Host)
 }
 
 func internalError() *apierror.Error {

@@ -53,6 +53,7 @@ func (x *exchange) reserve(ctx context.Context, w Answer, body *wire.Object) ([]
 			request.Size = (*size)(x)
 		}
 		if refusal := x.req.Ledger.Reserve(ctx, policy, &request, &x.reservation); refusal != nil {
+			refusedRate(w.Header(), refusal)
 			return nil, limitError(refusal)
 		}
 		x.setCap(w, policy, body)
