@@ -90,6 +90,7 @@ func (a *activity) start(storage logical.Storage) {
 	for {
 		err := a.takeOver(storage)
 		if err == nil {
+			a.b.view.remember()
 			a.enter(stateActive, "")
 			a.b.work(a.ctx, storage)
 			return
@@ -141,6 +142,7 @@ func (a *activity) enter(state, problem string) {
 // end stops the instance for good and waits for its background work.
 func (a *activity) end() {
 	a.enter(stateEnded, "the mount was unloaded here")
+	a.b.view.forget()
 	a.cancel()
 	a.working.Wait()
 }

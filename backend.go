@@ -24,6 +24,7 @@ import (
 	"github.com/hashicorp/vault/sdk/helper/locksutil"
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"vault-plugin-secrets-portkey/internal/gateway"
 	"vault-plugin-secrets-portkey/internal/ledger"
 	"vault-plugin-secrets-portkey/internal/provider"
 	"vault-plugin-secrets-portkey/internal/relay"
@@ -56,11 +57,20 @@ func Factory(o Options) logical.Factory {
 	}
 }
 
+// Setup is the logical.Backend implementation.
+func (b *backend) Setup(ctx context.Context, conf *logical.BackendConfig) error {
+	b.view = &systemView{SystemView: conf.System}
+	own := *conf
+	own.System = b.view
+	return b.Backend.Setup(ctx, &own)
+}
+
 // backend is the engine of one mount.
 type backend struct {
 	*framework.Backend
 	version string
 	now     func() time.Time
+	view    *systemView // what Vault says of itself
 
 	catalogue *provider.Catalogue
 	relay     *relay.Relay
@@ -78,6 +88,14 @@ type backend struct {
 	settings *entryStore[settings]
 	keys     *entryStore[providerKey]
 	roles    *entryStore[role]
+	leased   *leasedKeys
+
+	gateway        *gateway.Gateway
+	door           *door
+	gatewayStore   *entryStore[gatewaySettings]
+	gatewayLock    sync.Mutex
+	gatewayProblem atomic.Pointer[string] // why it can't be started
+
 	// One lock per name, striped. A role's lock is taken before a key's.
 	keyLocks, roleLocks []*locksutil.LockEntry
 	settingsLock        sync.Mutex
@@ -111,18 +129,24 @@ func newBackend(o Options) (*backend, error) {
 		b.Logger().Error("a request panicked", "stack", stack)
 	}})
 
+	b.door = &door{b: b}
+	b.gateway = gateway.New(gateway.Options{Mount: b.door, Relay: b.relay, Log: func(message string) { b.Logger().Warn(message) }})
+
 	b.metrics = newMetrics()
 	b.usage = usage.New(usage.Options{Prefix: usagePrefix, Now: b.now})
 
-	var errs [5]error
+	var errs [7]error
 	b.catalogue, errs[0] = provider.Load()
 	b.settings, errs[1] = newEntryStore("", 1, (*settings).prepare)
 	b.keys, errs[2] = newEntryStore(keyPrefix, cachedKeys, b.prepareKey)
 	b.roles, errs[3] = newEntryStore(rolePrefix, cachedRoles, (*role).prepare)
 	b.prices, errs[4] = newPrices()
+	b.leased, errs[5] = newLeasedKeys()
+	b.gatewayStore, errs[6] = newEntryStore(gatewayPrefix, 1, (*gatewaySettings).prepare)
 	if err := errors.Join(errs[:]...); err != nil {
 		return nil, err
 	}
+	b.settings.absent = &settings{}
 
 	b.Backend = &framework.Backend{
 		Help:           backendHelp,
@@ -134,6 +158,8 @@ func newBackend(o Options) (*backend, error) {
 			b.pathKeys(),
 			b.pathRoles(),
 			b.pathProxy(),
+			b.pathGateway(),
+			b.pathCreds(),
 			b.pathUsage(),
 			b.pathUsageLimits(),
 			b.pathPrices(),
@@ -141,11 +167,12 @@ func newBackend(o Options) (*backend, error) {
 			b.pathMetrics(),
 		),
 		PathsSpecial: &logical.Paths{
-			Root:            []string{settingsName},
+			Root:            []string{settingsName, gatewayName, gatewayName + "/drain"},
 			Unauthenticated: []string{"healthz"},
-			SealWrapStorage: []string{keyPrefix},
+			SealWrapStorage: []string{keyPrefix, gatewayPrefix},
 			LocalStorage:    []string{localPrefix},
 		},
+		Secrets:        []*framework.Secret{b.leasedKeySecret(), b.sentinelSecret()},
 		InitializeFunc: b.activity.initialize,
 		Invalidate:     b.invalidate,
 		Clean:          b.clean,
@@ -158,6 +185,7 @@ func newBackend(o Options) (*backend, error) {
 // and an answer with guidance where no path matches.
 func (b *backend) HandleRequest(ctx context.Context, req *logical.Request) (*logical.Response, error) {
 	req.Storage = countedStorage{req.Storage, b.metrics.writes}
+	b.door.learn(req.MountPoint)
 	if err := b.prepare(req); err != nil {
 		return logical.ErrorResponse(err.Error()), nil
 	}
@@ -203,6 +231,7 @@ func (b *backend) invalidate(_ context.Context, key string) {
 	b.keys.invalidate(key)
 	b.roles.invalidate(key)
 	b.prices.invalidate(key)
+	b.leased.entries.invalidate(key)
 }
 
 // clean ends the mount's work. Vault holds locks meanwhile, so it is quick.

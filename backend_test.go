@@ -380,7 +380,7 @@ func TestBackend_SecretsAreSealWrappedAndLocalEntriesAreLocal(t *testing.T) {
 	if got := special.Unauthenticated; !reflect.DeepEqual(got, []string{"healthz"}) {
 		t.Errorf("unauthenticated paths: %q; only healthz may be one", got)
 	}
-	if got := special.Root; !reflect.DeepEqual(got, []string{"config"}) {
+	if got := special.Root; !reflect.DeepEqual(got, []string{"config", "config/gateway", "config/gateway/drain"}) {
 		t.Errorf("paths that need sudo: %q", got)
 	}
 }

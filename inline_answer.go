@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"fmt"
 	"net/http"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -120,6 +121,12 @@ func (a *bufferedAnswer) response() *logical.Response {
 	}
 	a.header.Del("Content-Type")
 	a.header.Del("Content-Length")
+	for name, values := range a.header { // there is nothing after a body here
+		if plain, trails := strings.CutPrefix(name, http.TrailerPrefix); trails {
+			delete(a.header, name)
+			a.header[plain] = values
+		}
+	}
 	return &logical.Response{
 		Headers: a.header,
 		Data: map[string]any{

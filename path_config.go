@@ -149,11 +149,7 @@ func isLoopback(host string) bool {
 // readSettings returns the mount's settings, the defaults where none were
 // written.
 func (b *backend) readSettings(ctx context.Context, storage logical.Storage) (*settings, error) {
-	s, err := b.settings.get(ctx, storage, settingsName)
-	if s == nil && err == nil {
-		s = &settings{}
-	}
-	return s, err
+	return b.settings.get(ctx, storage, settingsName)
 }
 
 func (s *settings) responseData() map[string]any {

@@ -61,18 +61,19 @@ func (b *backend) proxy(ctx context.Context, req *logical.Request, _ *framework.
 	// Names in the body may equal those of the captures, so both are read from
 	// where they came: the path, and the body.
 	name, path, _ := strings.Cut(strings.TrimPrefix(req.Path, proxyPrefix), "/")
+	if nonce, given := nonceOf(req); given {
+		return b.testify(req, nonce, name, path), nil
+	}
+	if elsewhere := b.redirect(req, name, path); elsewhere != nil {
+		return elsewhere, nil
+	}
 	answer := b.serveInline(ctx, req, name, func(r *relay.Request) error {
 		r.Path = path
-		switch req.Operation {
-		case logical.ReadOperation, logical.DeleteOperation:
-			r.Method = http.MethodGet
-			if req.Operation == logical.DeleteOperation {
-				r.Method = http.MethodDelete
-			}
+		r.Method = methodOf(req.Operation)
+		if req.Operation != logical.UpdateOperation {
 			r.RawQuery = queryOf(req.Data).Encode()
 			return nil
 		}
-		r.Method = http.MethodPost
 		var err error
 		r.Body, err = bodyOf(req.Data)
 		return err
@@ -109,29 +110,14 @@ func (b *backend) serveInline(ctx context.Context, req *logical.Request, name st
 		return refuse(notActive(err))
 	}
 
-	vk, refusal := b.virtualKey(ctx, req, settings, name)
+	answer := newBufferedAnswer(settings.inlineMaxAnswerBytes())
+	call, refusal := b.relayRequest(ctx, req.Storage, settings, name, req.EntityID, &answer.outcome)
 	if refusal != nil {
-		if refusal.Code != apierror.CodeVirtualKeyNotFound {
-			b.spend(settings, req.EntityID, relay.Outcome{VirtualKey: name, Result: relay.Refused, Code: refusal.Code, Started: b.now()})
-		}
 		return refuse(refusal)
 	}
-	book, err := b.prices.current(ctx, req.Storage)
-	if err != nil {
-		return refuse(storageUnavailable(err))
-	}
-	answer := newBufferedAnswer(settings.inlineMaxAnswerBytes())
-	answer.redactions, answer.budget = vk.Target.Redactions(), &b.buffered
+	answer.redactions, answer.budget = call.VirtualKey.Target.Redactions(), &b.buffered
 	defer answer.release()
-	call := &relay.Request{
-		VirtualKey: vk, Header: http.Header(req.Headers), Timeout: settings.upstreamTimeout(),
-		Book: book, DefaultOutputCap: int64(settings.outputCap()),
-		Ledger: b.ledger.Load(), Entity: req.EntityID, Zone: settings.location(),
-		Settled: func(o relay.Outcome) {
-			answer.outcome = o
-			b.spend(settings, req.EntityID, o)
-		},
-	}
+	call.Header, call.Timeout = http.Header(req.Headers), settings.upstreamTimeout()
 	if err := fill(call); err != nil {
 		return refuse(&apierror.Error{
 			Status: http.StatusBadRequest, Type: apierror.TypeInvalidRequest, Code: apierror.CodeInvalidRequest, Message: err.Error(),
@@ -146,21 +132,48 @@ func (b *backend) serveInline(ctx context.Context, req *logical.Request, name st
 	return answer
 }
 
+// relayRequest is what every door hands to the relay for a caller with this entity
+// id on the virtual key called name: all but what the caller sends, and how long
+// it may take. outcome, if given, takes what came of it.
+func (b *backend) relayRequest(ctx context.Context, storage logical.Storage, settings *settings, name, entity string, outcome *relay.Outcome) (*relay.Request, *apierror.Error) {
+	vk, refusal := b.virtualKey(ctx, storage, settings, name, entity)
+	if refusal != nil {
+		if refusal.Code != apierror.CodeVirtualKeyNotFound {
+			b.spend(settings, entity, relay.Outcome{VirtualKey: name, Result: relay.Refused, Code: refusal.Code, Started: b.now()})
+		}
+		return nil, refusal
+	}
+	book, err := b.prices.current(ctx, storage)
+	if err != nil {
+		return nil, storageUnavailable(err)
+	}
+	return &relay.Request{
+		VirtualKey: vk, Book: book, DefaultOutputCap: int64(settings.outputCap()),
+		Ledger: b.ledger.Load(), Entity: entity, Zone: settings.location(),
+		Settled: func(o relay.Outcome) {
+			if outcome != nil {
+				*outcome = o
+			}
+			b.spend(settings, entity, o)
+		},
+	}, nil
+}
+
 // virtualKey finds the role called name and the provider key behind it, and
 // says whether the caller may use it. Vault's policies have admitted the
 // caller to the path already.
-func (b *backend) virtualKey(ctx context.Context, req *logical.Request, settings *settings, name string) (*relay.VirtualKey, *apierror.Error) {
-	r, err := b.roles.get(ctx, req.Storage, name)
+func (b *backend) virtualKey(ctx context.Context, storage logical.Storage, settings *settings, name, entity string) (*relay.VirtualKey, *apierror.Error) {
+	r, err := b.roles.get(ctx, storage, name)
 	if err != nil {
 		return nil, storageUnavailable(err)
 	}
 	if r == nil {
 		return nil, relay.NotFound(name)
 	}
-	if refusal := r.authorise(b.System(), name, req.EntityID); refusal != nil {
+	if refusal := r.authorise(b.System(), name, entity); refusal != nil {
 		return nil, refusal
 	}
-	key, err := b.keys.get(ctx, req.Storage, r.Key)
+	key, err := b.keys.get(ctx, storage, r.Key)
 	if err != nil {
 		return nil, storageUnavailable(err)
 	}
@@ -244,9 +257,9 @@ func (c *inlineCalls) enter(limit int) bool {
 
 func (c *inlineCalls) leave() { c.n.Add(-1) }
 
-// drain waits until no call is under way, for at most so long.
-func (c *inlineCalls) drain(most time.Duration) {
-	for end := time.Now().Add(most); c.n.Load() > 0 && time.Now().Before(end); {
+// drain waits until no call is under way, or ctx ends.
+func (c *inlineCalls) drain(ctx context.Context) {
+	for c.n.Load() > 0 && ctx.Err() == nil {
 		time.Sleep(2 * time.Millisecond)
 	}
 }

@@ -354,7 +354,7 @@ func (b *backend) roleWarnings(r, old *role) *logical.Response {
 			resp.AddWarning(fmt.Sprintf("the model %q of %s is not among the models allowed (%s)", model, where, strings.Join(r.Models, ", ")))
 		}
 	}
-	if b.System().ReplicationState().HasState(consts.ReplicationPerformancePrimary | consts.ReplicationPerformanceSecondary) {
+	if b.view.SystemView.ReplicationState().HasState(consts.ReplicationPerformancePrimary | consts.ReplicationPerformanceSecondary) {
 		resp.AddWarning("this cluster replicates: the virtual key works on every cluster, each with its own provider traffic and its own count of every limit")
 	}
 	if len(resp.Warnings) == 0 {

@@ -23,6 +23,7 @@ func (b *backend) pathStatus() []*framework.Path {
 						"state":        {Type: framework.TypeString, Required: true, Description: "active, starting, standby or ended. Only an active instance takes requests."},
 						"state_since":  {Type: framework.TypeTime, Required: true, Description: "Since when."},
 						"problem":      {Type: framework.TypeString, Required: true, Description: "Why it is not active; empty when it is."},
+						"gateway":      {Type: framework.TypeMap, Required: true, Description: "State of the gateway: on, address, url, problem, draining, streams, connections, refused_connections, certificate_expires, mount_path."},
 						"inline_calls": {Type: framework.TypeInt64, Required: true, Description: "Inline calls under way."},
 					}),
 				},
@@ -57,6 +58,7 @@ func (b *backend) readStatus(context.Context, *logical.Request, *framework.Field
 		"state_since":  since.UTC().Format(time.RFC3339),
 		"problem":      problem,
 		"inline_calls": b.inline.n.Load(),
+		"gateway":      b.gatewayStatus(),
 	}}, nil
 }
 

@@ -57,6 +57,11 @@ func exercises() []struct {
 		{logical.UpdateOperation, "usage/r/write-off", map[string]any{"unconfirmed": true}},
 		{logical.ReadOperation, "usage", map[string]any{"group_by": "role"}},
 		{logical.ListOperation, "usage/", nil},
+		{logical.ReadOperation, "creds/r", nil},
+		{logical.UpdateOperation, "config/gateway", map[string]any{"address": "127.0.0.1:0", "vault_address": "http://127.0.0.1:1"}},
+		{logical.ReadOperation, "config/gateway", nil},
+		{logical.UpdateOperation, "config/gateway/drain", nil},
+		{logical.DeleteOperation, "config/gateway", nil},
 		{logical.ReadOperation, "metrics", nil},
 		{logical.ReadOperation, "status", nil},
 		{logical.ReadOperation, "healthz", nil},
@@ -156,7 +161,7 @@ func checkResponses(t *testing.T, where string, responses []framework.Response) 
 // state belongs on the active node.
 func TestSchema_WhatOnlyTheActiveNodeMayAnswerIsForwarded(t *testing.T) {
 	m := newMount(t, Options{})
-	for _, path := range []string{"proxy/r", "proxy/r/v1/models", "status", "healthz", "keys/k/rotate", "keys/k/verify", "usage", "usage/r", "usage/r/reset", "usage/r/write-off", "metrics"} {
+	for _, path := range []string{"proxy/r", "proxy/r/v1/models", "status", "healthz", "keys/k/rotate", "keys/k/verify", "usage", "usage/r", "usage/r/reset", "usage/r/write-off", "metrics", "creds/r", "config/gateway/drain"} {
 		for op, handler := range m.Route(path).Operations {
 			if !handler.Properties().ForwardPerformanceStandby {
 				t.Errorf("%s %s is not forwarded by standbys", op, path)
@@ -201,7 +206,7 @@ func TestSchema_OpenAPIOperationIDsAreUnique(t *testing.T) {
 		paths = append(paths, path)
 	}
 	sort.Strings(paths)
-	want := "/config /healthz /keys/ /keys/{name} /keys/{name}/rotate /keys/{name}/verify /metrics " +
+	want := "/config /config/gateway /config/gateway/drain /creds/{role} /healthz /keys/ /keys/{name} /keys/{name}/rotate /keys/{name}/verify /metrics " +
 		"/prices/ /prices/{provider}/ /prices/{provider}/{model} /providers/ /providers/{id} " +
 		"/proxy/{virtual_key} /proxy/{virtual_key}/{provider_path} /roles/ /roles/{name} /status /usage /usage/ /usage/{role} /usage/{role}/reset /usage/{role}/write-off"
 	if got := strings.Join(paths, " "); got != want {

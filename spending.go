@@ -59,6 +59,8 @@ func (b *backend) work(ctx context.Context, storage logical.Storage) {
 	storage = countedStorage{storage, b.metrics.writes}
 	b.inBackground(func() { b.resumeDrops(ctx) })
 	b.inBackground(func() { b.tellAlerts(ctx) })
+	keepPath := b.door.open(ctx, storage)
+	started := b.startGateway(ctx, storage)
 	tick := time.NewTicker(flushEvery)
 	defer tick.Stop()
 	prune := time.NewTicker(pruneEvery)
@@ -68,6 +70,7 @@ func (b *backend) work(ctx context.Context, storage logical.Storage) {
 		case <-prune.C:
 			b.inBackground(func() {
 				b.pruneUsage(ctx, storage)
+				b.pruneLeasedKeys(ctx, storage)
 				b.resumeDrops(ctx)
 				b.pruneLedger(ctx)
 			})
@@ -77,6 +80,9 @@ func (b *backend) work(ctx context.Context, storage logical.Storage) {
 		case <-tick.C:
 			b.flushUsage(ctx, storage)
 			b.ledger.Load().Sweep()
+			b.gateway.Sweep()
+			keepPath(ctx)
+			started = started || b.startGateway(ctx, storage)
 		}
 	}
 }
@@ -95,7 +101,10 @@ func (b *backend) inBackground(f func()) {
 func (b *backend) finish(ctx context.Context, storage logical.Storage) {
 	var writes sync.WaitGroup
 	writes.Go(func() { b.closeLedger(ctx) })
-	b.inline.drain(drainTimeout)
+	ending, cancel := context.WithTimeout(ctx, drainTimeout)
+	defer cancel()
+	b.gateway.Close(ending)
+	b.inline.drain(ending)
 	b.flushUsage(ctx, storage)
 	writes.Wait()
 }

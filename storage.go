@@ -31,6 +31,9 @@ type entryStore[T any] struct {
 	changes uint64
 	// prepare completes a decoded value, or refuses it.
 	prepare func(*T) error
+	// absent, if given, is the value of an entry that isn't there: then storage is
+	// asked no more often than for one that is.
+	absent *T
 }
 
 func newEntryStore[T any](prefix string, size int, prepare func(*T) error) (*entryStore[T], error) {
@@ -59,6 +62,9 @@ func (s *entryStore[T]) get(ctx context.Context, storage logical.Storage, name s
 	}
 	before := s.seen()
 	v, err := s.read(ctx, storage, name)
+	if v == nil && err == nil {
+		v = s.absent
+	}
 	if v == nil || err != nil {
 		return nil, err
 	}

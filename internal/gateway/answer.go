@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package gateway
+
+import (
+	"crypto/rand"
+	"net/http"
+	"time"
+
+	"vault-plugin-secrets-portkey/internal/apierror"
+	"vault-plugin-secrets-portkey/internal/relay"
+)
+
+// answer writes to a caller over HTTP. It belongs to one request.
+type answer struct {
+	w       http.ResponseWriter
+	control *http.ResponseController
+	patient time.Duration // how long a write waits for the caller, at least
+	set     time.Time     // when the deadline was last set
+	broken  bool          // what was written isn't the whole answer
+}
+
+var (
+	_ relay.Answer = (*answer)(nil)
+	_ http.Flusher = (*answer)(nil)
+)
+
+func newAnswer(w http.ResponseWriter, live *live) *answer {
+	a := &answer{w: w, control: http.NewResponseController(w), patient: live.IdleTimeout}
+	a.extend() // that of the connection's last answer may have passed
+	return a
+}
+
+// Header implements http.ResponseWriter.
+func (a *answer) Header() http.Header { return a.w.Header() }
+
+// WriteHeader implements http.ResponseWriter.
+func (a *answer) WriteHeader(status int) { a.w.WriteHeader(status) }
+
+// Write implements http.ResponseWriter. It waits for a slow caller, but not for
+// ever.
+func (a *answer) Write(p []byte) (int, error) {
+	a.extend()
+	return a.w.Write(p)
+}
+
+// Flush implements http.Flusher.
+func (a *answer) Flush() {
+	a.extend()
+	_ = a.control.Flush() // the next write says what is wrong
+}
+
+// extend moves the deadline of writes on, now and then. It is twice as far off as a
+// caller's time for a write, because over HTTP/2 it must not pass while the provider
+// is silent. It stays when the answer has ended: the last bytes are written after
+// that.
+func (a *answer) extend() {
+	if now := time.Now(); now.Sub(a.set) > a.patient/8 {
+		a.set = now
+		_ = a.control.SetWriteDeadline(now.Add(2 * a.patient)) // a connection that can't is a test's
+	}
+}
+
+// Abort implements relay.Answer. A stream has told its reader by an event.
+func (a *answer) Abort(*apierror.Error) {
+	a.broken = !relay.IsEventStream(a.Header())
+}
+
+// refuse answers with err, before anything else was written.
+func (a *answer) refuse(err *apierror.Error) {
+	if a.Header().Get(relay.TraceHeader) == "" {
+		a.Header().Set(relay.TraceHeader, rand.Text())
+	}
+	a.extend()
+	err.Write(a.w)
+}
+
+// end must be the last call. It breaks the connection if the caller could take what
+// was written for the whole answer.
+func (a *answer) end() {
+	if a.broken {
+		panic(http.ErrAbortHandler)
+	}
+}

@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package gateway
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+
+	"vault-plugin-secrets-portkey/internal/apierror"
+)
+
+// call is one request on its way to the relay.
+type call struct {
+	underway
+	gateway *Gateway
+	live    *live
+	answer  *answer
+	http    *http.Request
+	route   route
+
+	query string // without credentials
+	body  body
+	model string // the effective one, from wherever the request names it
+}
+
+// release gives back what the call held.
+func (c *call) release() { c.gateway.bodies.give(c.body.held) }
+
+func (c *call) serve(ctx context.Context) *apierror.Error {
+	c.query = withoutCredentials(c.http.URL.RawQuery)
+	if err := c.read(); err != nil {
+		return err
+	}
+	role, caller, err := c.identify(ctx)
+	if err != nil {
+		return err
+	}
+	req, err := c.gateway.mount.Request(ctx, role, caller)
+	if err != nil {
+		return err
+	}
+	req.Method, req.Path, req.RawQuery, req.Header = c.http.Method, c.route.path, c.query, c.http.Header
+	req.Object, req.Upload = c.body.object, c.body.upload()
+	req.Timeout, req.Idle = c.live.UpstreamTimeout, c.live.IdleTimeout
+	c.live.cors.apply(c.answer.Header(), c.http)
+	c.gateway.relay.Serve(ctx, c.answer, req)
+	return nil
+}
+
+// identify finds the virtual key and its caller, and has Vault's word that the one
+// may use the other.
+func (c *call) identify(ctx context.Context) (role string, caller Caller, err *apierror.Error) {
+	if c.route.ticket != "" {
+		if caller, err = c.gateway.redeem(c.route, c.http.Method, c.query, &c.body); err != nil {
+			return "", Caller{}, err
+		}
+		role, err = c.selectRole("")
+		return role, caller, err
+	}
+	credential, err := credentialOf(c.http)
+	if err != nil {
+		return "", Caller{}, err
+	}
+	if isLeasedKey(credential) {
+		lease, err := c.leased(ctx, credential)
+		if err != nil {
+			return "", Caller{}, err
+		}
+		role, err = c.selectRole(lease.Role)
+		return role, lease.Caller, err
+	}
+	if role, err = c.selectRole(""); err != nil {
+		return "", Caller{}, err
+	}
+	caller, err = c.granted(ctx, role, credential)
+	return role, caller, err
+}
+
+// leased returns what a leased key stands for.
+func (c *call) leased(ctx context.Context, key string) (*Lease, *apierror.Error) {
+	lease, err := c.gateway.mount.LeasedKey(ctx, key, false)
+	if lease != nil || err != nil {
+		return lease, err
+	}
+	end, err := c.gateway.failures.begin(sourceOf(c.http))
+	if err != nil {
+		return nil, err
+	}
+	lease, err = c.gateway.mount.LeasedKey(ctx, key, true)
+	end(lease == nil && err == nil)
+	if lease != nil || err != nil {
+		return lease, err
+	}
+	return nil, &apierror.Error{
+		Status: http.StatusUnauthorized, Type: apierror.TypeInvalidRequest, Code: apierror.CodeCredentialInvalid,
+		Message: "this leased key has expired, was revoked, or never was; `vault read <mount>/creds/<virtual key>` makes another",
+	}
+}
+
+// selectRole finds the virtual key, and takes its name out of the model.
+func (c *call) selectRole(leased string) (string, *apierror.Error) {
+	role, plain, err := selectRole(c.route, c.http.Header, c.body.model, leased)
+	if err != nil {
+		return "", err
+	}
+	if c.model, err = effectiveModel(c.route.path, c.query, plain); err != nil || plain == c.body.model {
+		return role, err
+	}
+	if c.body.object == nil {
+		return "", badRequest("model", "a form isn't changed on its way, so name the virtual key in the path or by x-portkey-virtual-key, and the model without it")
+	}
+	value, _ := json.Marshal(plain) // strings always marshal
+	c.body.object.Set("model", value)
+	c.body.model = plain
+	return role, nil
+}
+
+// granted has Vault's word that the token may send this request.
+func (c *call) granted(ctx context.Context, role, token string) (Caller, *apierror.Error) {
+	q := &question{token: token, source: sourceOf(c.http), method: c.http.Method, role: role, path: c.route.path}
+	if q.method == http.MethodPost {
+		var err *apierror.Error
+		if q.shown, err = c.body.shown(c.model, c.live.ModelOnly); err != nil {
+			return Caller{}, err
+		}
+		if c.body.form != nil {
+			c.askLater(ctx, q)
+		}
+	} else {
+		q.query = c.query
+	}
+	g, err := c.gateway.authorise(ctx, c.live, q)
+	if err != nil {
+		return Caller{}, err
+	}
+	return g.caller, nil
+}
+
+// askLater has Vault judge fields of a form that come after those that it was shown.
+func (c *call) askLater(ctx context.Context, q *question) {
+	c.body.ask = func() *apierror.Error {
+		again := *q
+		var err *apierror.Error
+		if again.shown, err = c.body.shown(c.model, c.live.ModelOnly); err != nil {
+			return err
+		}
+		_, err = c.gateway.authorise(ctx, c.live, &again)
+		return err
+	}
+}

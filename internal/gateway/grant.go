@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package gateway
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"net/netip"
+	"sync"
+	"time"
+
+	"vault-plugin-secrets-portkey/internal/apierror"
+)
+
+// question is what Vault is asked: may this token do this?
+type question struct {
+	token              string
+	source             netip.Addr
+	method, role, path string
+	// shown is the JSON object that Vault is shown; for GET and DELETE, query is.
+	shown []byte
+	query string
+}
+
+// grant is Vault's word on a question. It is immutable.
+type grant struct {
+	caller  Caller
+	session *session
+	expires time.Time
+	// refusal is the answer if Vault's word is no.
+	refusal *apierror.Error
+}
+
+// grants are those that count still.
+type grants struct {
+	mu    sync.RWMutex
+	byKey map[digest]*grant
+}
+
+// maxGrants bounds the grants in memory, which take about 400 bytes each. Past it,
+// some are forgotten, and Vault is asked again.
+const maxGrants = 100_000
+
+// get returns the grant of this key, nil if Vault must be asked.
+func (g *grants) get(key *digest, now time.Time) *grant {
+	g.mu.RLock()
+	found := g.byKey[*key]
+	g.mu.RUnlock()
+	if found == nil || !now.Before(found.expires) || found.session != nil && found.session.over.Load() {
+		return nil
+	}
+	return found
+}
+
+func (g *grants) put(key *digest, v *grant) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.byKey == nil {
+		g.byKey = map[digest]*grant{}
+	}
+	if len(g.byKey) >= maxGrants {
+		for key := range g.byKey { // in no order
+			if delete(g.byKey, key); len(g.byKey) < maxGrants*15/16 {
+				break
+			}
+		}
+	}
+	g.byKey[*key] = v
+}
+
+func (g *grants) clear() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	clear(g.byKey)
+}
+
+// sweep forgets grants that count no more.
+func (g *grants) sweep(now time.Time) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for key, v := range g.byKey {
+		if !now.Before(v.expires) || v.session != nil && v.session.over.Load() {
+			delete(g.byKey, key)
+		}
+	}
+}
+
+// Sweep does what nobody waits for. It is to be called every few seconds.
+func (g *Gateway) Sweep() {
+	now := g.now()
+	g.grants.sweep(now)
+	g.sessions.sweep(now)
+	g.tickets.sweep(now)
+}
+
+var keyBuffers = sync.Pool{New: func() any { b := make([]byte, 0, 1024); return &b }}
+
+// key is what a grant is kept under: a digest of all that the question says, and of
+// a secret, so that memory doesn't hold what a token could be guessed by.
+func (l *live) key(q *question) digest {
+	buf := keyBuffers.Get().(*[]byte)
+	b := (*buf)[:0]
+	b = append(b, l.seed[:]...)
+	source := q.source.As16()
+	b = append(b, source[:]...)
+	for _, part := range [...]string{q.token, q.method, q.role, q.path, q.query} {
+		b = binary.AppendUvarint(b, uint64(len(part)))
+		b = append(b, part...)
+	}
+	b = append(b, q.shown...)
+	d := sha256.Sum256(b)
+	clear(b)
+	if cap(b) <= 64<<10 {
+		*buf = b
+		keyBuffers.Put(buf)
+	}
+	return d
+}

@@ -1,0 +1,296 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package gateway
+
+import (
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"vault-plugin-secrets-portkey/internal/apierror"
+)
+
+// inline is what Vault passes to the plugin of a POST with this body.
+func inline(t testing.TB, body string) *Inline {
+	t.Helper()
+	fields, err := vaultDecodes([]byte(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &Inline{
+		Method: http.MethodPost, Role: "team-a", Path: "v1/chat/completions", Fields: fields,
+		Caller: Caller{Entity: "entity-1", DisplayName: "display-1", Accessor: "accessor-1", Token: "salted-1"},
+	}
+}
+
+const streamed = `{"model":"m","stream":true,"messages":[{"role":"user","content":"Hi."}],"n":1,"seed":9007199254740993}`
+
+// ticketPath has Vault redirect a request, and returns where to, without the gateway's URL.
+func ticketPath(t testing.TB, r *rig, i *Inline) string {
+	t.Helper()
+	location := r.Redirect(i)
+	path, found := strings.CutPrefix(location, r.URL())
+	if !found || !strings.HasPrefix(path, "/t/") {
+		t.Fatalf("redirected to %q; the gateway is at %s", location, r.URL())
+	}
+	return path
+}
+
+func TestTicket_LetsTheOneRequestInThatVaultJudgedWithoutACredential(t *testing.T) {
+	r := newRig(t)
+	i := inline(t, streamed)
+	path := ticketPath(t, r, i)
+	if ticket, rest, _ := strings.Cut(strings.TrimPrefix(path, "/t/"), "/"); len(ticket) != 43 || rest != "team-a/v1/chat/completions" {
+		t.Errorf("the path is %s", path)
+	}
+	wantOK(t, r.send(request("POST", path, "", streamed)))
+	if got := r.provider.last(t); got.path != "/v1/chat/completions" || !strings.Contains(got.body, "9007199254740993") {
+		t.Errorf("the provider got %+v", got)
+	}
+	if got := r.mount.lastCaller(t); got != i.Caller {
+		t.Errorf("the mount was told that it is %+v", got)
+	}
+	if r.vault.count() != 0 {
+		t.Error("Vault was asked again")
+	}
+	wantRefusal(t, r.send(request("POST", path, "", streamed)), 403, apierror.CodeTicketInvalid, "used")
+	if n := len(r.provider.requests()); n != 1 {
+		t.Errorf("%d requests reached the provider", n)
+	}
+}
+
+func TestTicket_WorksOnceForManyAtOnce(t *testing.T) {
+	r := newRig(t)
+	path := ticketPath(t, r, inline(t, streamed))
+	var in atomic.Int64
+	var all sync.WaitGroup
+	for range 32 {
+		all.Go(func() {
+			if r.send(request("POST", path, "", streamed)).status == http.StatusOK {
+				in.Add(1)
+			}
+		})
+	}
+	all.Wait()
+	if n := in.Load(); n != 1 || len(r.provider.requests()) != 1 {
+		t.Errorf("a ticket let %d requests in, and %d reached the provider", n, len(r.provider.requests()))
+	}
+}
+
+func TestTicket_EndsAfterTenSeconds(t *testing.T) {
+	r := newRig(t)
+	path := ticketPath(t, r, inline(t, streamed))
+	r.clock.advance(ticketTTL - 1)
+	wantOK(t, r.send(request("POST", path, "", streamed)))
+	path = ticketPath(t, r, inline(t, streamed))
+	r.clock.advance(ticketTTL)
+	wantRefusal(t, r.send(request("POST", path, "", streamed)), 403, apierror.CodeTicketInvalid, "expired")
+}
+
+func TestTicket_IsForThisMethodPathAndBody(t *testing.T) {
+	r := newRig(t)
+	for name, build := range map[string]func(ticket string) *http.Request{
+		"role": func(k string) *http.Request {
+			return request("POST", "/t/"+k+"/team-b/v1/chat/completions", "", streamed)
+		},
+		"path":   func(k string) *http.Request { return request("POST", "/t/"+k+"/team-a/v1/completions", "", streamed) },
+		"method": func(k string) *http.Request { return request("GET", "/t/"+k+"/team-a/v1/chat/completions", "", "") },
+		"query": func(k string) *http.Request {
+			return request("POST", "/t/"+k+"/team-a/v1/chat/completions?a=b", "", streamed)
+		},
+		"no body":        func(k string) *http.Request { return request("POST", "/t/"+k+"/team-a/v1/chat/completions", "", "") },
+		"model":          sending(strings.Replace(streamed, `"m"`, `"m2"`, 1)),
+		"nested value":   sending(strings.Replace(streamed, "Hi.", "Ho.", 1)),
+		"one more field": sending(strings.Replace(streamed, `"n":1`, `"n":1,"x":null`, 1)),
+		"one field less": sending(strings.Replace(streamed, `"n":1,`, "", 1)),
+		"type":           sending(strings.Replace(streamed, `"n":1`, `"n":true`, 1)),
+		"number":         sending(strings.Replace(streamed, "740993", "740995", 1)),
+		"a form": func(k string) *http.Request {
+			return request("POST", "/t/"+k+"/team-a/v1/chat/completions", "", "--x\r\nContent-Disposition: form-data; name=\"model\"\r\n\r\nm\r\n--x--\r\n",
+				"Content-Type", "multipart/form-data; boundary=x")
+		},
+	} {
+		path := ticketPath(t, r, inline(t, streamed))
+		ticket, _, _ := strings.Cut(strings.TrimPrefix(path, "/t/"), "/")
+		got := r.send(build(ticket))
+		if got.status != 403 || got.code != apierror.CodeTicketInvalid {
+			t.Errorf("%s: got %d %s", name, got.status, got.body)
+		}
+		if got := r.send(request("POST", path, "", streamed)); got.code != apierror.CodeTicketInvalid {
+			t.Errorf("%s: the ticket works still: %d", name, got.status)
+		}
+	}
+	if n := len(r.provider.requests()); n != 0 {
+		t.Errorf("%d requests reached the provider", n)
+	}
+}
+
+func sending(text string) func(string) *http.Request {
+	return func(ticket string) *http.Request {
+		return request("POST", "/t/"+ticket+"/team-a/v1/chat/completions", "", text)
+	}
+}
+
+// SDKs repeat the very bytes, but Vault has lost their spelling.
+func TestTicket_TakesTheSpellingThatVaultDidNotSee(t *testing.T) {
+	r := newRig(t)
+	for vaults, text := range map[string]string{
+		`{"a":1,"stream":true,"b":2}`:                   "{\n \"b\" : 2 , \"a\":1.0, \"stream\":true }",
+		`{"stream":true,"n":100}`:                       `{"stream":true,"n":1e2}`,
+		`{"stream":true,"n":9007199254740993}`:          `{"stream":true,"n":9007199254740993}`,
+		`{"stream":true,"n":-0}`:                        `{"stream":true,"n":-0.0}`,
+		`{"stream":true,"s":"<é\u2028\ud83d\ude00>"}`:   `{"stream":true,"s":"\u003c\u00e9\u2028😀>"}`,
+		`{"stream":true,"k\u0065y":{"b":[1,2],"a":{}}}`: `{"stream":true,"key":{"a":{},"b":[1,2.0]}}`,
+	} {
+		i := inline(t, vaults)
+		i.Path = "v1/files"
+		if got := r.send(request("POST", ticketPath(t, r, i), "", text)); got.status != 200 {
+			t.Errorf("%s for %s: %d %s", text, vaults, got.status, got.body)
+		}
+	}
+}
+
+func TestTicket_OfAGetIsForItsQuery(t *testing.T) {
+	r := newRig(t, func(s *Settings) { s.Redirect = RedirectAll })
+	i := &Inline{Method: http.MethodGet, Role: "team-a", Path: "v1/files", Query: url.Values{"limit": {"2", "3"}, "after": {"a b"}}.Encode()}
+	path := ticketPath(t, r, i)
+	wantOK(t, r.send(request("GET", path, "", "")))
+	if got := r.provider.last(t); got.query != "after=a+b&limit=2&limit=3" {
+		t.Errorf("the provider got the query %q", got.query)
+	}
+	for _, req := range []*http.Request{request("GET", ticketPath(t, r, i)+"&x=y", "", ""), request("DELETE", ticketPath(t, r, i), "", "")} {
+		wantRefusal(t, r.send(req), 403, apierror.CodeTicketInvalid)
+	}
+	// A POST without a body is like one of {}, and not like an upload.
+	i = inline(t, `{}`)
+	i.Path = "v1/batches/b/cancel"
+	wantOK(t, r.send(request("POST", ticketPath(t, r, i), "", "")))
+	for _, contentType := range []string{formType, "application/octet-stream"} {
+		req := request("POST", ticketPath(t, r, i), "", form(field("a", "b")), "Content-Type", contentType)
+		wantRefusal(t, r.send(req), 403, apierror.CodeTicketInvalid)
+	}
+}
+
+// Vault ignores ?key=, which is where some SDKs put their key; so does what it
+// redirects to.
+func TestTicket_OfAGetWithAKeyInItsQueryWorks(t *testing.T) {
+	r := newRig(t, func(s *Settings) { s.Redirect = RedirectAll })
+	i := &Inline{Method: http.MethodGet, Role: "team-a", Path: "v1beta/models", Query: "key=a-vault-token&pageSize=2"}
+	location := r.Redirect(i)
+	if location == "" {
+		return // answered by Vault
+	}
+	if strings.Contains(location, "a-vault-token") {
+		t.Errorf("the redirect shows the credential: %s", location)
+	}
+	if got := r.send(request("GET", strings.TrimPrefix(location, r.URL()), "", "")); got.code == apierror.CodeTicketInvalid {
+		t.Errorf("got %d %s", got.status, got.body)
+	}
+}
+
+func TestTicket_ThatNeverWasIsRefused(t *testing.T) {
+	r := newRig(t)
+	for _, ticket := range []string{"x", strings.Repeat("A", 43), strings.Repeat("A", maxTicket)} {
+		wantRefusal(t, r.send(request("POST", "/t/"+ticket+"/team-a/v1/chat/completions", "", streamed)), 403, apierror.CodeTicketInvalid)
+	}
+	for _, path := range []string{"/t/", "/t/x", "/t//team-a/v1/x", "/t/x/team-a", "/t/a.b/team-a/v1/x", "/t/" + strings.Repeat("A", maxTicket+1) + "/team-a/v1/x"} {
+		if got := r.send(request("POST", path, "", streamed)); got.status < 400 || got.status >= 500 {
+			t.Errorf("%s: got %d", path, got.status)
+		}
+	}
+}
+
+func TestTicket_DoesNotLetAnotherVirtualKeyIn(t *testing.T) {
+	r := newRig(t)
+	text := `{"model":"@team-b/m","stream":true}`
+	wantRefusal(t, r.send(request("POST", ticketPath(t, r, inline(t, text)), "", text)), 400, apierror.CodeInvalidRequest, "team-b")
+	text = `{"model":"@team-a/m","stream":true}`
+	wantOK(t, r.send(request("POST", ticketPath(t, r, inline(t, text)), "", text)))
+	wantOK(t, r.send(request("POST", ticketPath(t, r, inline(t, streamed)), "", streamed, "x-portkey-virtual-key", "team-b")))
+	if got := r.provider.last(t); !strings.Contains(got.body, `"model":"m"`) {
+		t.Errorf("the provider got %s", got.body)
+	}
+}
+
+func TestTickets_AreBoundedAndSwept(t *testing.T) {
+	r := newRig(t)
+	i := inline(t, streamed)
+	for n := range maxTickets {
+		if r.Redirect(i) == "" {
+			t.Fatalf("there was no ticket though only %d are open", n)
+		}
+	}
+	if location := r.Redirect(i); location != "" {
+		t.Errorf("one too many was made: %s", location)
+	}
+	r.clock.advance(ticketTTL)
+	r.Sweep()
+	if n := len(r.tickets.open); n != 0 || r.Redirect(i) == "" {
+		t.Errorf("%d tickets are open still", n)
+	}
+	for key := range r.tickets.open {
+		if path := r.Redirect(i); strings.Contains(path, fmt.Sprintf("%s", key[:])) {
+			t.Error("memory holds a ticket")
+		}
+	}
+}
+
+func TestRedirect_SaysWhichRequestsAreSentOn(t *testing.T) {
+	r := newRig(t)
+	whole := inline(t, strings.Replace(streamed, "true", "false", 1))
+	get := &Inline{Method: http.MethodGet, Role: "team-a", Path: "v1/models"}
+	for name, c := range map[string]struct {
+		redirect         Redirect
+		public, vault    string
+		tls              bool
+		stream, all, get bool
+	}{
+		"stream":                      {RedirectStream, "", "", false, true, false, false},
+		"all":                         {RedirectAll, "", "", false, true, true, true},
+		"off":                         {RedirectOff, "", "", false, false, false, false},
+		"from https to http":          {RedirectAll, "", "", true, false, false, false},
+		"Vault is asked by https":     {RedirectAll, "", "https://vault.example.com", false, false, false, false},
+		"from https to https":         {RedirectAll, "https://llm.example.com", "https://vault.example.com", true, true, true, true},
+		"from https to a public http": {RedirectAll, "http://llm.example.com", "", true, false, false, false},
+		"from http to https":          {RedirectStream, "https://llm.example.com/", "", false, true, false, false},
+	} {
+		r.apply(t, func(s *Settings) {
+			s.Redirect, s.PublicURL, s.VaultAddress = c.redirect, c.public, r.vault.server.URL
+			if c.vault != "" {
+				s.VaultAddress = c.vault
+			}
+		})
+		for _, one := range []struct {
+			i    *Inline
+			want bool
+		}{{inline(t, streamed), c.stream}, {whole, c.all}, {get, c.get}} {
+			one.i.TLS = c.tls
+			location := r.Redirect(one.i)
+			if (location != "") != one.want {
+				t.Errorf("%s: %s %v is sent to %q", name, one.i.Method, one.i.Fields["stream"], location)
+			}
+			if location != "" && !strings.HasPrefix(location, r.URL()+"/t/") {
+				t.Errorf("%s: sent to %q", name, location)
+			}
+		}
+	}
+}
+
+func TestRedirect_EndsWithADrainAndWithTheGateway(t *testing.T) {
+	r := newRig(t)
+	i := inline(t, streamed)
+	r.Drain(soon)
+	if location := r.Redirect(i); location != "" {
+		t.Errorf("while it drains, it sends to %q", location)
+	}
+	if r.Undrain(); r.Redirect(i) == "" {
+		t.Error("after the drain was cancelled, nothing is sent on")
+	}
+	if err := r.Apply(nil); err != nil || r.Redirect(i) != "" {
+		t.Errorf("off, it sends on (%v)", err)
+	}
+}
