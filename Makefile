@@ -9,7 +9,7 @@ BUILD   := CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '-s -w -bui
 GOFILES := $(shell find . -name '*.go' -not -path '*/node_modules/*')
 PLATFORMS := linux/amd64 linux/arm64 darwin/amd64 darwin/arm64
 
-.PHONY: help build release dev demo test test-unit test-integration soak fuzz lint vulncheck fmt clean
+.PHONY: help build release dev demo test test-unit test-integration soak bench fuzz lint vulncheck fmt clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-18s %s\n", $$1, $$2}'
@@ -50,6 +50,9 @@ test-integration: build ## Tests against a real Vault, with the real SDKs
 
 soak: build ## The long tests of limits, with many crashes and failovers, and each fuzz test for SOAK_FUZZTIME (10m)
 	@scripts/soak.sh
+
+bench: build ## Measure the gateway beside other proxies; bench/cmd/bench/main.go says what can be chosen
+	@scripts/bench.sh
 
 fuzz: ## Each fuzz test for FUZZTIME (10m)
 	@scripts/fuzz.sh
