@@ -128,7 +128,6 @@ before=$(wc -l <"$work/statuses")
 while [ "$(wc -l <"$work/statuses")" -lt $((before + 20)) ]; do sleep 0.1; done
 touch "$work/stop"
 wait "$app"
-kill "$acme" && { wait "$acme" 2>/dev/null || true; }
 printf '  the app meanwhile: %s requests, of which %s answered 200\n' "$(wc -l <"$work/statuses" | tr -d ' ')" "$(grep -c '^200$' "$work/statuses")"
 [ "$(grep -vc '^200$' "$work/statuses")" = 0 ] || die "a request failed during the rotation"
 
@@ -151,7 +150,59 @@ run "$(ask APP_TOKEN team-c "$model")" || true
 expect budget_exceeded
 run 'vault read -format=json -field=limits portkey/usage/team-c'
 
-say "11. A provider key in use can't be deleted by accident"
+say "11. The gateway: a stream arrives token by token (the imitated provider takes 200 ms for each)"
+for gateway in $(seq 18300 18360); do
+	(exec 3<>"/dev/tcp/127.0.0.1/$gateway") 2>/dev/null || break
+done
+run "vault write portkey/config/gateway address=127.0.0.1:$gateway vault_address=\$VAULT_ADDR"
+run 'vault write portkey/roles/team-d key=acme'
+vault policy write team-d-app - >/dev/null <<'END'
+path "portkey/proxy/team-d/*" { capabilities = ["update"] }
+END
+APP_TOKEN=$(vault token create -policy=team-d-app -ttl=1h -field=token)
+GATEWAY=http://127.0.0.1:$gateway
+export GATEWAY
+# shellcheck disable=SC2016 # shown as typed
+STREAM='-H "Authorization: Bearer $APP_TOKEN" -d '\''{"model":"up-stream:8:200","stream":true,"messages":[{"role":"user","content":"Count"}]}'\'
+now() { echo "${EPOCHREALTIME:-$(date +%s).000000}" | sed 's/[.,]//; s/...$//'; } # in ms
+# watch shows when each token of a stream arrives; they must not come all at once.
+watch() {
+	local began first='' last='' line token
+	printf '  $ %s\n' "$1"
+	began=$(now)
+	while IFS= read -r line; do
+		token=$(printf %s "$line" | sed -n 's/^data: .*"content":"\([^"]\{1,\}\)".*/\1/p')
+		[ -n "$token" ] || continue
+		last=$(now)
+		first=${first:-$last}
+		printf '    %5d ms  %s\n' $((last - began)) "$token"
+	done < <(eval "$1")
+	[ -n "$first" ] && [ $((last - first)) -ge 1000 ] || die "the stream did not arrive token by token"
+}
+watch "curl -sN \$GATEWAY/v1/portkey/proxy/team-d/v1/chat/completions $STREAM"
+
+say "12. The same through Vault's own address: Vault sends the app on to the gateway, with a ticket for this one request"
+watch "curl -sNL \$VAULT_ADDR/v1/portkey/proxy/team-d/v1/chat/completions $STREAM"
+
+say "13. A leased key, for an app that can't hold a Vault token; revoked, it stops at once"
+run 'vault read -format=json portkey/creds/team-a'
+LEASED_KEY=$(sed -n 's/.*"api_key": "\(.*\)".*/\1/p' "$work/answer")
+LEASE=$(sed -n 's/.*"lease_id": "\(.*\)".*/\1/p' "$work/answer")
+export LEASED_KEY LEASE
+# shellcheck disable=SC2016 # shown as typed
+leased='curl -s $GATEWAY/v1/chat/completions -H "Authorization: Bearer $LEASED_KEY" -d '\''{"model":"'"$model"'","max_tokens":40,"messages":[{"role":"user","content":"Hi"}]}'\'
+run "$leased"
+expect '"chat.completion"'
+# shellcheck disable=SC2016 # shown as typed
+run 'vault lease revoke $LEASE'
+for _ in $(seq 100); do # Vault revokes in the background
+	eval "$leased" | grep -q credential_invalid && break
+	sleep 0.1
+done
+run "$leased"
+expect credential_invalid
+
+say "14. A provider key in use can't be deleted by accident"
 refused 'vault delete portkey/keys/llm' 'team-a, team-b'
 
 say "That was all. Next: make dev, and the tour in README.md"
