@@ -121,11 +121,13 @@ func newBackend(o Options) (*backend, error) {
 	if b.now == nil {
 		b.now = time.Now
 	}
+	var streams http.RoundTripper
 	if b.transport == nil {
-		b.transport = relay.NewTransport(sandbox.New(sandbox.Options{}))
+		provider := sandbox.New(sandbox.Options{})
+		b.transport, streams = relay.NewTransport(provider), relay.NewStreamTransport(provider)
 	}
 	b.activity = newActivity(b)
-	b.relay = relay.New(relay.Options{Transport: b.transport, Now: b.now, Panicked: func(stack string) {
+	b.relay = relay.New(relay.Options{Transport: b.transport, Streams: streams, Now: b.now, Panicked: func(stack string) {
 		b.Logger().Error("a request panicked", "stack", stack)
 	}})
 
@@ -237,9 +239,7 @@ func (b *backend) invalidate(_ context.Context, key string) {
 // clean ends the mount's work. Vault holds locks meanwhile, so it is quick.
 func (b *backend) clean(context.Context) {
 	b.activity.end()
-	if t, ok := b.transport.(interface{ CloseIdleConnections() }); ok {
-		t.CloseIdleConnections()
-	}
+	b.relay.CloseIdleConnections()
 }
 
 const backendHelp = `

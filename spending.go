@@ -61,6 +61,7 @@ func (b *backend) work(ctx context.Context, storage logical.Storage) {
 	b.inBackground(func() { b.tellAlerts(ctx) })
 	keepPath := b.door.open(ctx, storage)
 	started := b.startGateway(ctx, storage)
+	memory := newCollector()
 	tick := time.NewTicker(flushEvery)
 	defer tick.Stop()
 	prune := time.NewTicker(pruneEvery)
@@ -81,6 +82,7 @@ func (b *backend) work(ctx context.Context, storage logical.Storage) {
 			b.flushUsage(ctx, storage)
 			b.ledger.Load().Sweep()
 			b.gateway.Sweep()
+			memory.adapt(b.gateway.Status().Streams)
 			keepPath(ctx)
 			started = started || b.startGateway(ctx, storage)
 		}

@@ -26,9 +26,7 @@ var (
 )
 
 func newAnswer(w http.ResponseWriter, live *live) *answer {
-	a := &answer{w: w, control: http.NewResponseController(w), patient: live.IdleTimeout}
-	a.extend() // that of the connection's last answer may have passed
-	return a
+	return &answer{w: w, control: http.NewResponseController(w), patient: live.IdleTimeout}
 }
 
 // Header implements http.ResponseWriter.
@@ -53,7 +51,7 @@ func (a *answer) Flush() {
 // extend moves the deadline of writes on, now and then. It is twice as far off as a
 // caller's time for a write, because over HTTP/2 it must not pass while the provider
 // is silent. It stays when the answer has ended: the last bytes are written after
-// that.
+// that, and then net/http takes it away.
 func (a *answer) extend() {
 	if now := time.Now(); now.Sub(a.set) > a.patient/8 {
 		a.set = now

@@ -232,3 +232,23 @@ func TestAnswer_DeadlineOfWritesLeavesTimeForASilenceOfTheIdleTimeout(t *testing
 		}
 	})
 }
+
+// Over HTTP/2 too, the provider may take longer to begin than idle_timeout, which is
+// about what has begun.
+func TestAnswer_MayBeginLateOverHTTP2(t *testing.T) {
+	certificate := issue(t, 1, nil)
+	r := local(t, func(s *Settings) {
+		s.Listen.Certificate, s.Listen.Key = certificate.certificate, certificate.key
+		s.IdleTimeout = time.Second
+	})
+	r.provider.answers(func(w http.ResponseWriter, _ *http.Request) {
+		time.Sleep(3500 * time.Millisecond)
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = io.WriteString(w, completion)
+	})
+	base := strings.Replace(r.URL(), "https://127.0.0.1", "https://localhost", 1)
+	resp, text, err := r.overTheWire(t, newClient(t, true, certificate), base, hello)
+	if err != nil || text != completion || resp.ProtoMajor != 2 {
+		t.Errorf("%q %v", text, err)
+	}
+}

@@ -5,6 +5,7 @@ package gateway
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -26,33 +27,39 @@ const refusalTTL = 2 * time.Second
 // authorise returns Vault's word on a question: a grant that is kept, or what Vault
 // says now. The error is the caller's answer.
 func (g *Gateway) authorise(ctx context.Context, live *live, q *question) (*grant, *apierror.Error) {
+	key := live.key(q)
+	found, known := g.grants.get(&key, g.now())
+	if found != nil {
+		return found, found.refusal
+	}
 	if live.GrantTTL == 0 {
-		granted, err := g.ask(ctx, live, q)
+		granted, err := g.ask(ctx, live, q, known)
 		if err != nil {
 			return nil, err
+		}
+		if granted.refusal == nil {
+			g.grants.put(&key, granted) // it has expired, but its caller is known
 		}
 		return granted, granted.refusal
 	}
-	key := live.key(q)
-	if found := g.grants.get(&key, g.now()); found != nil {
-		return found, found.refusal
-	}
+	began := g.sessions.count()
 	for range 2 {
-		granted, err := g.askTogether(ctx, live, q, &key)
+		granted, err := g.askTogether(ctx, live, q, &key, known)
 		if err != nil {
 			return nil, err
 		}
-		if granted.session == nil || !granted.session.over.Load() {
+		if !granted.over(began) {
 			return granted, granted.refusal
 		}
-		// The token was revoked meanwhile, or another's lease on it failed.
+		// The token was revoked before this request began, which has joined a
+		// question from before that.
 	}
 	return nil, denied(nil)
 }
 
 // askTogether is ask for all who have the same question at the same time, and
 // keeps the answer. It goes on when the first who asked has gone.
-func (g *Gateway) askTogether(ctx context.Context, live *live, q *question, key *digest) (*grant, *apierror.Error) {
+func (g *Gateway) askTogether(ctx context.Context, live *live, q *question, key *digest, known bool) (*grant, *apierror.Error) {
 	type word struct {
 		granted *grant
 		err     *apierror.Error
@@ -60,8 +67,8 @@ func (g *Gateway) askTogether(ctx context.Context, live *live, q *question, key 
 	result := g.asking.group.DoChan(string(key[:]), func() (any, error) {
 		detached, cancel := context.WithTimeout(context.WithoutCancel(ctx), askTimeout)
 		defer cancel()
-		granted, err := g.ask(detached, live, q)
-		if err == nil && g.live.Load() == live {
+		granted, err := g.ask(detached, live, q, known)
+		if err == nil && granted.kept && g.live.Load() == live {
 			g.grants.put(key, granted)
 		}
 		return word{granted, err}, nil
@@ -71,15 +78,19 @@ func (g *Gateway) askTogether(ctx context.Context, live *live, q *question, key 
 		said := r.Val.(word)
 		return said.granted, said.err
 	case <-ctx.Done():
-		return nil, callerGone()
+		return nil, gone(ctx)
 	}
 }
 
-// ask asks Vault. The error is what kept Vault from giving its word.
-func (g *Gateway) ask(ctx context.Context, live *live, q *question) (*grant, *apierror.Error) {
-	end, err := g.failures.begin(q.source)
-	if err != nil {
-		return nil, err
+// ask asks Vault, for a caller who is known to be no guesser or may be one. The error
+// is what kept Vault from giving its word.
+func (g *Gateway) ask(ctx context.Context, live *live, q *question, known bool) (*grant, *apierror.Error) {
+	end := func(bool) {}
+	if !known {
+		var err *apierror.Error
+		if end, err = g.failures.begin(q.source); err != nil {
+			return nil, err
+		}
 	}
 	failed := false
 	defer func() { end(failed) }()
@@ -97,8 +108,14 @@ func (g *Gateway) ask(ctx context.Context, live *live, q *question) (*grant, *ap
 	if err == nil {
 		granted, err = hear(a, &said, live, asked)
 	}
-	if said.leased && (err != nil || granted.refusal != nil) {
+	switch {
+	case said.leased && (err != nil || granted.refusal != nil):
 		g.sessions.end(said.caller.Token, g.now()) // the lease may not have been made
+	case said.leased:
+		g.sessions.watch(said.session)
+	}
+	if granted != nil {
+		granted.kept = granted.refusal != nil || g.sessions.watches(said.session, p.since)
 	}
 	failed = granted != nil && granted.refusal != nil
 	return granted, err
@@ -182,7 +199,7 @@ func hear(a *vaultAnswer, p *testimony, live *live, asked time.Time) (*grant, *a
 			Status: http.StatusTooManyRequests, Type: apierror.TypeRequests, Code: apierror.CodeRateLimitExceeded,
 			RetryAfter: max(a.retryAfter, time.Second), Message: "a quota of Vault's is used up: " + said,
 		}
-	case a.status >= http.StatusInternalServerError || a.status == http.StatusTemporaryRedirect:
+	case a.status >= http.StatusInternalServerError || a.status < http.StatusBadRequest: // a redirect, or not Vault's
 		return nil, vaultUnavailable(fmt.Sprintf("Vault at vault_address can't judge requests now (status %d): %s", a.status, said))
 	}
 	return nil, &apierror.Error{
@@ -223,6 +240,11 @@ func vaultUnavailable(why string) *apierror.Error {
 	}
 }
 
-func callerGone() *apierror.Error {
+// gone is why ctx has ended: the gateway's own verdict, or that the caller went away.
+func gone(ctx context.Context) *apierror.Error {
+	var verdict *apierror.Error
+	if errors.As(context.Cause(ctx), &verdict) {
+		return verdict
+	}
 	return &apierror.Error{Status: 499, Type: apierror.TypeAPI, Code: apierror.CodeCallerGone, Message: "the caller went away"}
 }

@@ -69,7 +69,7 @@ var failedAnswers = map[string]struct {
 	"500": {says(500, "internal error"), 503, apierror.CodeVaultUnavailable},
 	"503": {says(503, "Vault is sealed"), 503, apierror.CodeVaultUnavailable},
 	"307": {elsewhere(307), 503, apierror.CodeVaultUnavailable},
-	"301": {elsewhere(301), 400, apierror.CodeInvalidRequest},
+	"301": {elsewhere(301), 503, apierror.CodeVaultUnavailable},
 	"cut": {cutOff, 503, apierror.CodeVaultUnavailable},
 }
 
@@ -92,6 +92,7 @@ func TestAsk_TestimonyWithoutVaultsYesIsNoGrantAndEndsTheSessionOfItsLease(t *te
 	for name, c := range failedAnswers {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t)
+			r.vault.newcomers = true
 			r.vault.token("tok", nil)
 			r.vault.misbehave(nil, c.answer)
 			wantRefusal(t, r.chat("tok", hello), c.status, c.code)
@@ -155,6 +156,7 @@ func TestAsk_FollowsNoRedirectAndUsesNoProxy(t *testing.T) {
 
 func TestAsk_TellsATokenOnItsLastUseToGoToVault(t *testing.T) {
 	r := newRig(t)
+	r.vault.newcomers = true
 	r.vault.token("tok", nil)
 	r.vault.misbehave(nil, says(400, "1 error occurred:\n\t* Secret cannot be returned; token had one use left\n\n"))
 	wantRefusal(t, r.chat("tok", hello), 403, apierror.CodePermissionDenied, "last use", "token had one use left")

@@ -211,7 +211,7 @@ func TestAsk_GivenUpAtAnyMomentIsNeitherAGrantNorARace(t *testing.T) {
 			return false
 		}, nil)
 		q := &question{token: "tok", source: source, method: "POST", role: "team-a", path: "v1/x", shown: []byte(`{}`)}
-		granted, err := r.ask(ctx, live, q)
+		granted, err := r.ask(ctx, live, q, false)
 		giveUp()
 		if (granted == nil) == (err == nil) {
 			t.Fatalf("%v %v", granted, err)

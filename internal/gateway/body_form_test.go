@@ -63,6 +63,34 @@ func TestForm_FieldsBehindTheFilesAreJudgedBeforeTheProviderHasThem(t *testing.T
 	}
 }
 
+func TestForm_ModelBehindAFileIsTooLateWhereNoneIsNeeded(t *testing.T) {
+	r := newRig(t)
+	r.vault.token("tok", nil)
+	got := r.send(upload("v1/files", formType, form(file("file", "x"), field("model", "another"))))
+	wantRefusal(t, got, 400, apierror.CodeInvalidRequest, "too late")
+	for _, sent := range r.provider.requests() {
+		if sent.err == nil || strings.Contains(sent.body, "another") {
+			t.Errorf("the provider got %q (%v)", sent.body, sent.err)
+		}
+	}
+}
+
+// A leased key asks nobody, but the form must be the one that was read.
+func TestForm_OfALeasedKeyIsHeldToItsModelAndBringsNoNonce(t *testing.T) {
+	r := newRig(t)
+	r.mount.leased["vk-good"] = Lease{Role: "team-a"}
+	start := []string{field("model", "whisper-1"), file("file", strings.Repeat("audio", 1000))}
+	send := func(more ...string) reply {
+		req := upload("v1/audio/transcriptions", formType, form(append(start, more...)...))
+		req.Header.Set("Authorization", "Bearer vk-good")
+		return r.send(req)
+	}
+	wantOK(t, send(field("language", "en")))
+	wantRefusal(t, send(field("model", "another")), 400, apierror.CodeInvalidRequest)
+	wantRefusal(t, send(field(NonceField, "x")), 403, apierror.CodeNonceInvalid)
+	wantRefusal(t, send(file(NonceField, "x")), 403, apierror.CodeNonceInvalid)
+}
+
 func TestForm_RefusesANonceAndTwoModels(t *testing.T) {
 	r := newRig(t)
 	r.vault.token("tok", nil)

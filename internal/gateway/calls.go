@@ -27,7 +27,7 @@ type calls struct {
 // underway is one request in the list of those under way.
 type underway struct {
 	previous, next *underway
-	cancel         context.CancelFunc
+	cancel         context.CancelCauseFunc
 }
 
 func (c *calls) count() int64 { return c.n.Load() }
@@ -48,12 +48,9 @@ func (c *calls) enter(ctx context.Context, u *underway, most int) (context.Conte
 	// Those who close the door wait for the calls that are counted in.
 	if c.refuses() {
 		c.n.Add(-1)
-		return nil, &apierror.Error{
-			Status: http.StatusServiceUnavailable, Type: apierror.TypeAPI, Code: apierror.CodeGatewayUnavailable, RetryAfter: time.Second,
-			Message: "this gateway takes no new requests, for it is about to end; try again, at another address if there is one",
-		}
+		return nil, aboutToEnd()
 	}
-	ctx, u.cancel = context.WithCancel(ctx)
+	ctx, u.cancel = context.WithCancelCause(ctx)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if u.next = c.first; u.next != nil {
@@ -61,9 +58,16 @@ func (c *calls) enter(ctx context.Context, u *underway, most int) (context.Conte
 	}
 	c.first = u
 	if c.closed.Load() { // the door closed behind this call
-		u.cancel()
+		u.cancel(aboutToEnd())
 	}
 	return ctx, nil
+}
+
+func aboutToEnd() *apierror.Error {
+	return &apierror.Error{
+		Status: http.StatusServiceUnavailable, Type: apierror.TypeAPI, Code: apierror.CodeGatewayUnavailable, RetryAfter: time.Second,
+		Message: "this gateway is about to end, and takes no requests any more; try again, at another address if there is one",
+	}
 }
 
 // leave counts a call out.
@@ -78,14 +82,14 @@ func (c *calls) leave(u *underway) {
 		c.first = u.next
 	}
 	c.mu.Unlock()
-	u.cancel()
+	u.cancel(nil)
 	c.n.Add(-1)
 }
 
 // end ends the calls that are under way. The lock is held.
 func (c *calls) end() {
 	for u := c.first; u != nil; u = u.next {
-		u.cancel()
+		u.cancel(aboutToEnd())
 	}
 }
 

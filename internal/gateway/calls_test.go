@@ -200,6 +200,26 @@ func TestCalls_CloseEndsAllForGood(t *testing.T) {
 	}
 }
 
+func TestCalls_NoneEntersAfterTheClose(t *testing.T) {
+	var c calls
+	var before, after underway
+	ctx, err := c.enter(t.Context(), &before, 10)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.close()
+	if ctx.Err() == nil {
+		t.Error("a call goes on after the close")
+	}
+	c.drain(nil)
+	if _, err := c.enter(t.Context(), &after, 10); err == nil || err.Status != http.StatusServiceUnavailable {
+		t.Errorf("a call was let in after the close: %v", err)
+	}
+	if c.leave(&before); c.count() != 0 || !c.refuses() {
+		t.Errorf("%d are left", c.count())
+	}
+}
+
 func TestCalls_WaitEndsWithItsContext(t *testing.T) {
 	var c calls
 	var u underway

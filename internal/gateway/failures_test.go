@@ -197,6 +197,26 @@ func TestFailures_WithTTLZeroGuessingIsBoundedTheSame(t *testing.T) {
 	}
 }
 
+// A token that was good is no guess, but once Vault has refused it, it is like any
+// other.
+func TestFailures_TokenThatWasGoodIsBoundedOnceItIsRefused(t *testing.T) {
+	for _, ttl := range []time.Duration{0, time.Minute} {
+		r := newRig(t, func(s *Settings) { s.GrantTTL = ttl })
+		r.vault.token("tok", nil)
+		wantOK(t, r.chat("tok", hello))
+		r.vault.revoke("tok")
+		before := r.vault.count()
+		for range 5 * maxFailures {
+			if got := r.chat("tok", hello); got.status == http.StatusOK {
+				t.Fatal("it was let in")
+			}
+		}
+		if n := r.vault.count() - before; n > maxFailures+1 {
+			t.Errorf("TTL %s: Vault was asked %d times", ttl, n)
+		}
+	}
+}
+
 func TestFailures_VaultBeingGoneIsNobodysFault(t *testing.T) {
 	r := newRig(t)
 	r.vault.token("good", nil)

@@ -109,6 +109,11 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	a := newAnswer(w, live)
+	if len(r.TransferEncoding) > 0 {
+		// Had it a Content-Length too, which net/http keeps to itself, something
+		// on the way may have read it otherwise (RFC 9112 §6.1).
+		w.Header().Set("Connection", "close")
+	}
 	if err := g.serve(live, a, r); err != nil {
 		live.cors.apply(a.Header(), r)
 		switch err.Status {

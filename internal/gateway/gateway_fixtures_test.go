@@ -61,7 +61,7 @@ func newRig(t testing.TB, change ...func(*Settings)) *rig {
 	r.vault.gateway = r.Gateway
 	r.settings = Settings{
 		Listen: ListenConfig{Address: "127.0.0.1:0", MaxConnections: 1000}, VaultAddress: r.vault.server.URL, GrantTTL: time.Minute, Redirect: RedirectStream,
-		MaxBodyBytes: 1 << 20, MaxStreams: 1000, UpstreamTimeout: soon, IdleTimeout: soon,
+		MaxBodyBytes: 1 << 20, MaxStreams: 1000, UpstreamTimeout: 10 * soon, IdleTimeout: soon,
 	}
 	t.Cleanup(func() { r.finish(t) })
 	r.apply(t, change...)

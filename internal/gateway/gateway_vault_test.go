@@ -22,11 +22,12 @@ type fakeVault struct {
 	server  *httptest.Server
 	gateway *Gateway
 
-	mu     sync.Mutex
-	tokens map[string]*fakeToken
-	asked  []asked
-	leases map[string]int // made, by the salted token
-	open   map[string]bool
+	mu        sync.Mutex
+	tokens    map[string]*fakeToken
+	asked     []asked
+	newcomers bool           // tokens that are made have no lease yet
+	leases    map[string]int // made, by the salted token
+	open      map[string]bool
 	// forgets says that X-Forwarded-For isn't believed.
 	forgets bool
 	// before and after stand around the plugin's testimony. If one says true, it
@@ -59,10 +60,16 @@ func newFakeVault(t testing.TB) *fakeVault {
 	return v
 }
 
-// token makes a valid token. Its salted form is its name behind a word.
+// token makes a valid token. Its salted form is its name behind a word. Unless it is
+// a newcomer, a lease watches over it already, so that its first grant is kept.
 func (v *fakeVault) token(name string, allow func(*asked) bool) string {
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	if g := v.gateway; g != nil && !v.newcomers {
+		s, _ := g.sessions.join("salted-"+name, true, g.sessions.count(), g.now())
+		g.sessions.watch(s)
+		v.open["salted-"+name] = true
+	}
 	v.tokens[name] = &fakeToken{allow: allow, caller: Caller{
 		Entity: "entity-" + name, DisplayName: "display-" + name, Accessor: "accessor-" + name, Token: "salted-" + name,
 	}}

@@ -5,6 +5,7 @@ package gateway
 import (
 	"crypto/sha256"
 	"encoding/binary"
+	"math"
 	"net/netip"
 	"sync"
 	"time"
@@ -27,8 +28,20 @@ type grant struct {
 	caller  Caller
 	session *session
 	expires time.Time
+	// kept says that it may count for other requests too.
+	kept bool
 	// refusal is the answer if Vault's word is no.
 	refusal *apierror.Error
+}
+
+// over says whether what was granted has ended: for good, or before the event of
+// this number.
+func (v *grant) over(since uint64) bool {
+	if v.session == nil {
+		return false
+	}
+	n := v.session.over.Load()
+	return n > 0 && n <= since
 }
 
 // grants are those that count still.
@@ -41,16 +54,23 @@ type grants struct {
 // some are forgotten, and Vault is asked again.
 const maxGrants = 100_000
 
-// get returns the grant of this key, nil if Vault must be asked.
-func (g *grants) get(key *digest, now time.Time) *grant {
+// get returns the grant of this key, nil if Vault must be asked. known says that
+// Vault has said yes to this question before.
+func (g *grants) get(key *digest, now time.Time) (found *grant, known bool) {
 	g.mu.RLock()
-	found := g.byKey[*key]
+	found = g.byKey[*key]
 	g.mu.RUnlock()
-	if found == nil || !now.Before(found.expires) || found.session != nil && found.session.over.Load() {
-		return nil
+	if found == nil || found.over(math.MaxUint64) {
+		return nil, false
 	}
-	return found
+	if !now.Before(found.expires) {
+		return nil, found.refusal == nil
+	}
+	return found, found.refusal == nil
 }
+
+// knownFor is how long after its end a grant shows that its caller isn't guessing.
+const knownFor = 10 * time.Minute
 
 func (g *grants) put(key *digest, v *grant) {
 	g.mu.Lock()
@@ -79,7 +99,11 @@ func (g *grants) sweep(now time.Time) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for key, v := range g.byKey {
-		if !now.Before(v.expires) || v.session != nil && v.session.over.Load() {
+		left := v.expires
+		if v.refusal == nil {
+			left = left.Add(knownFor)
+		}
+		if !now.Before(left) || v.over(math.MaxUint64) {
 			delete(g.byKey, key)
 		}
 	}

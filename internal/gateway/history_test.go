@@ -52,6 +52,7 @@ func newHistory(t *testing.T, seed uint64) *history {
 		rig: newRig(t, func(s *Settings) { s.GrantTTL = 10 * time.Second }), t: t, random: rand.New(rand.NewPCG(seed, 0)), vaults: "up",
 		allowed: map[wish]bool{}, gone: map[string]string{}, lastYes: map[wish]time.Time{}, yesSince: map[wish]time.Time{},
 	}
+	h.vault.newcomers = true
 	for range historyTokens {
 		h.makeToken()
 	}
@@ -231,6 +232,7 @@ func TestHistory_OnlyWhomVaultWouldHaveLetInWithinTheTTLIsLetIn(t *testing.T) {
 
 func TestHistory_NoRequestThatBeginsAfterARevocationIsLetInHoweverMuchGoesOn(t *testing.T) {
 	r := newRig(t)
+	r.vault.newcomers = true
 	var ended [8]atomic.Bool
 	for i := range ended {
 		r.vault.token(fmt.Sprintf("tok-%d", i), nil)

@@ -212,6 +212,7 @@ func TestNonce_OfAQuestionThatWasGivenUpIsRefused(t *testing.T) {
 // was doing when its caller goes.
 func TestNonce_OfAQuestionGivenUpAfterItsTestimonyLeavesNoSessionWithoutALease(t *testing.T) {
 	r := newRig(t)
+	r.vault.newcomers = true
 	r.vault.token("tok", nil)
 	h := newHeldVault()
 	defer h.release()
@@ -225,7 +226,7 @@ func TestNonce_OfAQuestionGivenUpAfterItsTestimonyLeavesNoSessionWithoutALease(t
 	done := make(chan *apierror.Error, 1)
 	go func() {
 		q := &question{token: "tok", source: netip.MustParseAddr(testSource), method: "POST", role: "team-a", path: "v1/x", shown: []byte(`{}`)}
-		_, err := r.ask(ctx, r.live.Load(), q)
+		_, err := r.ask(ctx, r.live.Load(), q, false)
 		done <- err
 	}()
 	if a := received(t, "the testimony", h.arrived); !a.lease {

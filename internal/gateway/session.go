@@ -16,18 +16,22 @@ const LeaseTTL = time.Hour
 // session is what the grants of one token have in common. One that is out of the
 // sessions is over.
 type session struct {
-	over   atomic.Bool
+	// over is the number of the event that ended it; 0 while it lives.
+	over   atomic.Uint64
 	leased time.Time // until when a lease watches over it; zero for never
+	// watched is the number of the event that its lease was made; 0 before.
+	watched uint64
 }
 
-// sessions are those of the tokens that hold grants, by the salted token.
+// sessions are those of the tokens that hold grants, by the salted token. What
+// happens to them is numbered, so that it can be told what came before what.
 type sessions struct {
 	mu     sync.Mutex
 	tokens map[string]*session
 	// ended are the tokens whose session ended lately: what Vault said of them
-	// before that counts no more, though it arrives later. ends counts ends.
-	ended map[string]ending
-	ends  uint64
+	// before that counts no more, though it arrives later.
+	ended  map[string]ending
+	events uint64
 }
 
 // ending is the number of an end, and when it was.
@@ -36,11 +40,11 @@ type ending struct {
 	at time.Time
 }
 
-// count returns the number of ends so far, for join.
+// count returns the number of the last event.
 func (s *sessions) count() uint64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.ends
+	return s.events
 }
 
 // join returns the session of a token, a new one if it has none, and whether a
@@ -49,9 +53,9 @@ func (s *sessions) count() uint64 {
 func (s *sessions) join(token string, wantLease bool, since uint64, now time.Time) (*session, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.ended[token].n > since {
+	if last := s.ended[token]; last.n > since {
 		t := &session{}
-		t.over.Store(true)
+		t.over.Store(last.n)
 		return t, false
 	}
 	if !wantLease {
@@ -72,6 +76,23 @@ func (s *sessions) join(token string, wantLease bool, since uint64, now time.Tim
 	return t, true
 }
 
+// watch notes that a session's lease was made.
+func (s *sessions) watch(t *session) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.events++
+	t.watched = s.events
+}
+
+// watches says whether a lease already watched over the session when count returned
+// since. Only then may Vault's word be kept: a token that was revoked between Vault's
+// look at it and its lease would never be heard of again.
+func (s *sessions) watches(t *session, since uint64) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return t.watched > 0 && t.watched <= since
+}
+
 // end ends the session of a token.
 func (s *sessions) end(token string, now time.Time) {
 	s.mu.Lock()
@@ -79,10 +100,15 @@ func (s *sessions) end(token string, now time.Time) {
 	if s.ended == nil {
 		s.ended = map[string]ending{}
 	}
-	s.ends++
-	s.ended[token] = ending{s.ends, now}
+	s.events++
+	s.ended[token] = ending{s.events, now}
+	s.drop(token)
+}
+
+// drop takes a session out. The lock is held.
+func (s *sessions) drop(token string) {
 	if t := s.tokens[token]; t != nil {
-		t.over.Store(true)
+		t.over.Store(s.events)
 		delete(s.tokens, token)
 	}
 }
@@ -98,8 +124,8 @@ func (s *sessions) sweep(now time.Time) {
 	}
 	for token, t := range s.tokens {
 		if now.Sub(t.leased) > time.Minute {
-			t.over.Store(true)
-			delete(s.tokens, token)
+			s.events++
+			s.drop(token)
 		}
 	}
 }

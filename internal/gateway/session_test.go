@@ -5,7 +5,6 @@ package gateway
 import (
 	"fmt"
 	"net/http"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -17,6 +16,7 @@ func ofModel(model any) string { return fmt.Sprintf(`{"model":"m-%v"}`, model) }
 
 func TestSession_OneLeaseWatchesOverAllGrantsOfAToken(t *testing.T) {
 	r := newRig(t)
+	r.vault.newcomers = true
 	r.vault.token("a", nil)
 	r.vault.token("b", nil)
 	for i := range 5 {
@@ -31,6 +31,7 @@ func TestSession_OneLeaseWatchesOverAllGrantsOfAToken(t *testing.T) {
 
 func TestSession_QuestionsAtOnceTakeOneLease(t *testing.T) {
 	r := newRig(t)
+	r.vault.newcomers = true
 	r.vault.token("a", nil)
 	h := newHeldVault()
 	defer h.release()
@@ -53,6 +54,7 @@ func TestSession_QuestionsAtOnceTakeOneLease(t *testing.T) {
 
 func TestSession_TakesAnotherLeaseWhenTheFirstIsOver(t *testing.T) {
 	r := newRig(t)
+	r.vault.newcomers = true
 	r.vault.token("a", nil)
 	for i, c := range []struct {
 		after  time.Duration
@@ -89,6 +91,7 @@ func TestSession_RevocationEndsAllGrantsOfItsTokenAndNoOthers(t *testing.T) {
 // Vault ends a lease when its time is over too; then the token is still valid.
 func TestSession_LeaseThatEndsMakesVaultBeAskedAgain(t *testing.T) {
 	r := newRig(t)
+	r.vault.newcomers = true
 	r.vault.token("a", nil)
 	wantOK(t, r.chat("a", hello))
 	r.Revoke("salted-a")
@@ -109,36 +112,66 @@ func TestSession_RevocationBetweenTestimonyAndAnswerIsHeard(t *testing.T) {
 		r.vault.revoke("a")
 		return false // Vault has let the request in before, and answers 200
 	})
-	wantRefusal(t, r.chat("a", ofModel(1)), 403, apierror.CodePermissionDenied)
+	wantOK(t, r.chat("a", ofModel(1))) // it was judged before
 	r.vault.misbehave(nil, nil)
 	for _, body := range []string{hello, ofModel(1)} {
 		wantRefusal(t, r.chat("a", body), 403, apierror.CodePermissionDenied)
 	}
-	if n := len(r.provider.requests()); n != 1 {
+	if n := len(r.provider.requests()); n != 2 {
 		t.Errorf("%d requests reached the provider", n)
 	}
 }
 
-func TestSession_LeaseThatEndsDuringAQuestionOfAValidTokenCostsAnotherQuestion(t *testing.T) {
+// Vault has looked at the token already, ends its leases, and only then brings the
+// question to the plugin.
+func TestSession_RevocationBetweenVaultsLookAndTestimonyIsHeard(t *testing.T) {
 	r := newRig(t)
 	r.vault.token("a", nil)
-	var ended atomic.Int64
-	r.vault.misbehave(nil, func(http.ResponseWriter, *asked) bool {
-		if ended.Add(1) == 1 {
-			r.Revoke("salted-a")
-		}
-		return false
+	wantOK(t, r.chat("a", hello)) // which takes the lease
+	looks := 0
+	r.vault.token("a", func(*asked) bool {
+		looks++
+		r.Revoke("salted-a")
+		return looks == 1
 	})
-	wantOK(t, r.chat("a", hello))
-	if n := r.vault.count(); n != 2 {
-		t.Errorf("%d questions", n)
+	wantOK(t, r.chat("a", ofModel(1))) // it was judged before
+	wantRefusal(t, r.chat("a", ofModel(1)), 403, apierror.CodePermissionDenied)
+	wantRefusal(t, r.chat("a", hello), 403, apierror.CodePermissionDenied)
+	if n := len(r.provider.requests()); n != 2 {
+		t.Errorf("%d requests reached the provider", n)
 	}
-	// One that always ends can't be granted.
+}
+
+func TestSession_LeaseThatEndsDuringAQuestionLeavesItsWordForThatRequestAlone(t *testing.T) {
+	r := newRig(t)
+	r.vault.token("a", nil)
 	r.vault.misbehave(nil, func(http.ResponseWriter, *asked) bool {
 		r.Revoke("salted-a")
 		return false
 	})
-	wantRefusal(t, r.chat("a", ofModel(1)), 403, apierror.CodePermissionDenied)
+	wantOK(t, r.chat("a", hello))
+	r.vault.misbehave(nil, nil)
+	wantOK(t, r.chat("a", hello))
+	if n := r.vault.count(); n != 2 {
+		t.Errorf("%d questions", n)
+	}
+}
+
+// Nobody hears of the revocation of a token between Vault's look at it and its lease.
+// What came with the lease therefore counts once, and the next question is kept.
+func TestSession_GrantOfATokenThatHadNoLeaseCountsOnce(t *testing.T) {
+	r := newRig(t)
+	r.vault.newcomers = true
+	r.vault.token("a", nil)
+	for i, want := range []int{1, 2, 2, 2} {
+		wantOK(t, r.chat("a", hello))
+		if n := r.vault.count(); n != want {
+			t.Errorf("request %d: Vault was asked %d times, want %d", i, n, want)
+		}
+	}
+	if n := r.vault.leasesOf("a"); n != 1 {
+		t.Errorf("%d leases", n)
+	}
 }
 
 // The lease of one question watches over the grants of others. If it fails, they are
@@ -147,6 +180,7 @@ func TestSession_LeaseThatFailsEndsGrantsThatReliedOnIt(t *testing.T) {
 	for name, c := range failedAnswers {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t)
+			r.vault.newcomers = true
 			r.vault.token("a", nil)
 			h := newHeldVault()
 			defer h.release()
@@ -177,6 +211,7 @@ func TestSession_LeaseThatFailsEndsGrantsThatReliedOnIt(t *testing.T) {
 
 func TestSession_TokenRevokedWhileItsLeaseIsMadeIsRefused(t *testing.T) {
 	r := newRig(t)
+	r.vault.newcomers = true
 	r.vault.token("a", nil)
 	r.vault.misbehave(nil, func(http.ResponseWriter, *asked) bool {
 		r.vault.revoke("a") // there is no lease yet, so that nobody is told
@@ -198,14 +233,14 @@ func TestSessions_SweepEndsThoseWhoseLeaseShouldHaveEndedLongAgo(t *testing.T) {
 		t.Fatal("the second question of a token doesn't join the first")
 	}
 	s.sweep(at.Add(LeaseTTL + time.Minute))
-	if first.over.Load() || len(s.tokens) != 1 {
+	if first.over.Load() != 0 || len(s.tokens) != 1 {
 		t.Error("it ended too early")
 	}
 	s.sweep(at.Add(LeaseTTL + time.Minute + 1))
-	if !first.over.Load() || len(s.tokens) != 0 {
+	if first.over.Load() == 0 || len(s.tokens) != 0 {
 		t.Error("it didn't end")
 	}
-	if next, leased := s.join("a", true, s.count(), at.Add(2*LeaseTTL)); !leased || next == first || next.over.Load() {
+	if next, leased := s.join("a", true, s.count(), at.Add(2*LeaseTTL)); !leased || next == first || next.over.Load() != 0 {
 		t.Error("there is no new session with a lease after it")
 	}
 }

@@ -3,6 +3,7 @@
 package gateway
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -65,6 +66,9 @@ func (s *shownObject) add(key, value []byte, always bool) {
 	if !always && (s.modelOnly || value[0] == '{' || value[0] == '[') {
 		value = []byte("null")
 	}
+	if value[0] == '"' && bytes.Contains(value, []byte(`\u`)) {
+		value = respelt(value)
+	}
 	if len(value) > maxShown {
 		s.tooLong = string(key)
 		return
@@ -74,6 +78,17 @@ func (s *shownObject) add(key, value []byte, always bool) {
 	}
 	s.text = appendKey(s.text, key)
 	s.text = append(append(s.text, ':'), value...)
+}
+
+// respelt is a JSON string as encoding/json writes it: Vault refuses escapes that
+// stand for no character, which become U+FFFD.
+func respelt(value []byte) []byte {
+	var text string
+	if json.Unmarshal(value, &text) != nil {
+		return value
+	}
+	value, _ = json.Marshal(text) // strings always marshal
+	return value
 }
 
 // appendKey appends a JSON string.

@@ -25,9 +25,9 @@ var dropAnswerHeaders = map[string]bool{
 }
 
 // Buffers hold answers on their way through. Streams come in small events, and
-// thousands may be open at once.
+// thousands may be open at once; one that comes faster gets a larger buffer.
 var (
-	streamBuffers = sync.Pool{New: func() any { b := make([]byte, 4<<10); return &b }}
+	streamBuffers = sync.Pool{New: func() any { b := make([]byte, 2<<10); return &b }}
 	copyBuffers   = sync.Pool{New: func() any { b := make([]byte, 32<<10); return &b }}
 )
 
@@ -40,19 +40,14 @@ var (
 // streams, say so in a trailer.
 func (x *exchange) copyAnswer(ctx context.Context, w Answer, resp *http.Response, idle *idleWatch) *apierror.Error {
 	mask := newMask(x.req.VirtualKey.Target.Masks())
-	copyHeader(w.Header(), resp.Header, &mask)
-	x.tellRates(w.Header())
 	x.meterAnswer(resp)
-	if x.dropUsage {
-		w.Header().Del("Content-Length")
-	}
 	pool := &copyBuffers
 	if x.stream && mask.longest < 1<<10 { // what is read must be longer than a secret
 		pool = &streamBuffers
 	}
 	buf := pool.Get().(*[]byte)
-	defer pool.Put(buf)
-	out := &answerWriter{w: w, status: resp.StatusCode, exchange: x, flush: resp.ContentLength < 0 || x.stream}
+	defer func() { pool.Put(buf) }()
+	out := &answerWriter{w: w, from: resp, mask: &mask, exchange: x, flush: resp.ContentLength < 0 || x.stream}
 	if x.stream {
 		out.begin() // its first event may be long in coming
 	}
@@ -70,8 +65,17 @@ func (x *exchange) copyAnswer(ctx context.Context, w Answer, resp *http.Response
 		if errors.Is(readErr, io.EOF) {
 			return out.last((*buf)[:n])
 		}
+		if readErr != nil && !x.begun {
+			x.metered((*buf)[:n])
+			return upstreamError(ctx, x.req.VirtualKey.Target.Base().Host, readErr)
+		}
 		if err := out.pass((*buf)[:n]); err != nil {
 			return err
+		}
+		if n == len(*buf) && pool == &streamBuffers {
+			pool.Put(buf)
+			pool = &copyBuffers
+			buf = pool.Get().(*[]byte)
 		}
 		if readErr != nil {
 			return upstreamError(ctx, x.req.VirtualKey.Target.Base().Host, readErr)
@@ -82,9 +86,10 @@ func (x *exchange) copyAnswer(ctx context.Context, w Answer, resp *http.Response
 // answerWriter hands an answer to the caller as it comes.
 type answerWriter struct {
 	*exchange
-	w      Answer
-	status int
-	flush  bool // each piece at once
+	w     Answer
+	from  *http.Response
+	mask  *mask
+	flush bool // each piece at once
 }
 
 // mayHold says whether the header may wait for more of the body.
@@ -102,28 +107,48 @@ func (a *answerWriter) last(p []byte) *apierror.Error {
 			return err
 		}
 		p = a.finish()
-	} else {
-		p = a.metered(p)
-		a.finish() // nothing waits, for it is no stream
+		a.tellUse(a.w.Header())
+		return a.write(p)
 	}
+	p = a.metered(p)
+	a.finish() // nothing waits, for it is no stream
+	a.head()
 	a.tellUse(a.w.Header())
+	a.send()
 	return a.write(p)
 }
 
-// begin sends the header, if it hasn't gone out.
-func (a *answerWriter) begin() {
-	if a.begun {
-		return
+// head puts together the header.
+func (a *answerWriter) head() {
+	h := a.w.Header()
+	copyHeader(h, a.from.Header, a.mask)
+	if _, given := h["Content-Type"]; !given {
+		h["Content-Type"] = nil // or net/http would guess
 	}
-	a.begun = true
-	a.w.WriteHeader(a.status)
+	a.tellRates(h)
+}
+
+// begin sends the header of an answer of which more is to come.
+func (a *answerWriter) begin() {
+	a.head()
+	if a.dropUsage || a.meter != nil {
+		a.w.Header().Del("Content-Length") // or there could be no trailer
+	}
+	a.send()
 	if a.stream {
 		a.flushNow()
 	}
 }
 
+func (a *answerWriter) send() {
+	a.begun = true
+	a.w.WriteHeader(a.from.StatusCode)
+}
+
 func (a *answerWriter) write(p []byte) *apierror.Error {
-	a.begin()
+	if !a.begun {
+		a.begin()
+	}
 	if len(p) == 0 {
 		return nil
 	}

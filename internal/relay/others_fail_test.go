@@ -241,7 +241,7 @@ func TestOthersFail25_EveryRefusalThatEndsByItselfSaysWhen(t *testing.T) {
 		for _, reason := range []ledger.Reason{ledger.Reserved, ledger.Busy, ledger.Rate, ledger.Unavailable} {
 			for _, after := range []time.Duration{0, time.Millisecond, 90 * time.Minute} {
 				w := newRecorder()
-				limitError(&ledger.Refusal{Reason: reason, Limit: limitOf(text), RetryAfter: after, Cause: errors.New("x")}).Write(w)
+				limitError(t.Context(), &ledger.Refusal{Reason: reason, Limit: limitOf(text), RetryAfter: after, Cause: errors.New("x")}).Write(w)
 				if got := w.Header().Get("Retry-After"); w.Code != 429 && w.Code != 503 || got == "" || got == "0" {
 					t.Errorf("%s, reason %d, %s: %d, Retry-After %q", text, reason, after, w.Code, got)
 				}

@@ -127,7 +127,8 @@ type Answer interface {
 // Relay is the pipeline. It is safe for concurrent use.
 type Relay struct {
 	transport http.RoundTripper
-	traced    bool // the transport tells what it does (net/http/httptrace)
+	streams   http.RoundTripper // for requests that ask for a stream
+	traced    bool              // the transport tells what it does (net/http/httptrace)
 	now       func() time.Time
 	panicked  func(stack string)
 	counter   *counter
@@ -135,8 +136,9 @@ type Relay struct {
 
 // Options are the relay's parameters.
 type Options struct {
-	// Transport takes requests to providers; see NewTransport.
-	Transport http.RoundTripper
+	// Transport takes requests to providers, and Streams those that ask for a
+	// stream; nil is Transport. See NewTransport and NewStreamTransport.
+	Transport, Streams http.RoundTripper
 	// Now is the clock of expiry; nil means time.Now.
 	Now func() time.Time
 	// Panicked is told of a panic that was recovered, by its stack. The
@@ -152,8 +154,11 @@ func New(o Options) *Relay {
 	if o.Panicked == nil {
 		o.Panicked = func(string) {}
 	}
+	if o.Streams == nil {
+		o.Streams = o.Transport
+	}
 	_, traced := o.Transport.(*http.Transport)
-	return &Relay{transport: o.Transport, traced: traced, now: o.Now, panicked: o.Panicked, counter: newCounter()}
+	return &Relay{transport: o.Transport, streams: o.Streams, traced: traced, now: o.Now, panicked: o.Panicked, counter: newCounter()}
 }
 
 // TraceHeader carries the identifier of one exchange. It is always sent,
@@ -162,7 +167,8 @@ const TraceHeader = "X-Portkey-Trace-Id"
 
 // Serve runs one request through the pipeline and writes the answer, or the
 // error that stands for it, on w. It returns when the exchange is over. The
-// end of ctx means that the caller has gone: the upstream request is cancelled.
+// end of ctx cancels the upstream request: the caller has gone, unless the cause
+// (context.Cause) is an *apierror.Error, which is then the answer.
 func (r *Relay) Serve(ctx context.Context, w Answer, req *Request) {
 	x := &exchange{req: req, started: r.now(), counter: r.counter, outputCap: -1}
 	defer r.settle(x)
@@ -240,6 +246,15 @@ func (r *Relay) relay(ctx context.Context, w Answer, x *exchange) *apierror.Erro
 	idle := watchIdle(x.req.Idle, cancel)
 	defer idle.pause()
 	return idle.verdict(x.copyAnswer(ctx, w, resp, idle), endpoint.URL.Host)
+}
+
+// CloseIdleConnections closes connections to providers that no request is on.
+func (r *Relay) CloseIdleConnections() {
+	for _, transport := range []http.RoundTripper{r.transport, r.streams} {
+		if t, ok := transport.(interface{ CloseIdleConnections() }); ok {
+			t.CloseIdleConnections()
+		}
+	}
 }
 
 func internalError() *apierror.Error {

@@ -281,8 +281,16 @@ func broken(t *testing.T, contentType, part string, end func(net.Conn)) (*Relay,
 }
 
 func TestRelay_AnAnswerThatBreaksOffIsAborted(t *testing.T) {
+	// One that ends before its header has gone out is answered by the error.
 	relay, req := broken(t, "application/json", `{"half":`, func(c net.Conn) { _ = c.Close() })
 	w := newRecorder()
+	relay.Serve(t.Context(), w, req)
+	if w.aborted != nil || w.Code != 502 || code(t, w) != apierror.CodeUnreachable || w.Header().Get("Content-Length") != "" {
+		t.Errorf("aborted with %+v after %d %v %q", w.aborted, w.Code, w.Header(), w.Body)
+	}
+	relay, req = broken(t, "audio/mpeg", "half", func(c net.Conn) { _ = c.Close() })
+	req.Path = "v1/audio/speech"
+	w = newRecorder()
 	relay.Serve(t.Context(), w, req)
 	if w.aborted == nil || w.aborted.Code != apierror.CodeUnreachable || w.aborted.Status != 502 {
 		t.Errorf("aborted with %+v after %q", w.aborted, w.Body)

@@ -54,7 +54,7 @@ func (x *exchange) reserve(ctx context.Context, w Answer, body *wire.Object) ([]
 		}
 		if refusal := x.req.Ledger.Reserve(ctx, policy, &request, &x.reservation); refusal != nil {
 			refusedRate(w.Header(), refusal)
-			return nil, limitError(refusal)
+			return nil, limitError(ctx, refusal)
 		}
 		x.setCap(w, policy, body)
 	}
@@ -225,7 +225,7 @@ func (x *exchange) chargeOf(o *Outcome) ledger.Charge {
 }
 
 // limitError is the answer for a request that the limits refuse.
-func limitError(r *ledger.Refusal) *apierror.Error {
+func limitError(ctx context.Context, r *ledger.Refusal) *apierror.Error {
 	e := &apierror.Error{Status: http.StatusTooManyRequests, Type: apierror.TypeRequests, Message: r.Error(), RetryAfter: max(r.RetryAfter, time.Second)}
 	switch r.Reason {
 	case ledger.Reserved:
@@ -244,7 +244,7 @@ func limitError(r *ledger.Refusal) *apierror.Error {
 	case ledger.TooLarge:
 		e.Status, e.Type, e.Code, e.RetryAfter = http.StatusForbidden, apierror.TypeInvalidRequest, apierror.CodeRequestExceedsLimit, 0
 	case ledger.Gone:
-		return callerGone()
+		return gone(ctx)
 	default:
 		e.Status, e.Type, e.Code = http.StatusServiceUnavailable, apierror.TypeAPI, apierror.CodeLedgerUnavailable
 	}

@@ -62,7 +62,8 @@ func TestStreamUsage_IsAskedForAndTakenOutForCallersWhoDidNotAsk(t *testing.T) {
 			if w.Body.String() != c.wantBody {
 				t.Errorf("the caller got %q\nwant %q", w.Body, c.wantBody)
 			}
-			// A length that may be wrong is worse than none.
+			// A length that may be wrong is worse than none, and a trailer comes
+			// only where there is none.
 			want := ""
 			if c.wantLength {
 				want = strconv.Itoa(len(c.answer))

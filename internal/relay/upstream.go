@@ -25,8 +25,16 @@ import (
 // NewTransport returns the transport to providers: connections are kept and
 // reused, HTTP/2 is used where it is offered, HTTPS_PROXY, HTTP_PROXY and
 // NO_PROXY are honoured, and requests for the URL scheme "sandbox" go to
-// sandbox.
+// sandbox. A usual request goes with one system call.
 func NewTransport(sandbox http.RoundTripper) *http.Transport {
+	t := NewStreamTransport(sandbox)
+	t.ReadBufferSize, t.WriteBufferSize = 8<<10, 8<<10
+	return t
+}
+
+// NewStreamTransport is NewTransport for streams, of which very many may be open:
+// its connections take as little memory as may be.
+func NewStreamTransport(sandbox http.RoundTripper) *http.Transport {
 	t := &http.Transport{
 		Proxy:                 http.ProxyFromEnvironment,
 		DialContext:           (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
@@ -36,9 +44,6 @@ func NewTransport(sandbox http.RoundTripper) *http.Transport {
 		MaxIdleConns:          4096,
 		MaxIdleConnsPerHost:   1024,
 		IdleConnTimeout:       90 * time.Second,
-		// A usual request, and a usual answer, go with one system call.
-		ReadBufferSize:  8 << 10,
-		WriteBufferSize: 8 << 10,
 	}
 	t.RegisterProtocol("sandbox", sandbox)
 	return t
@@ -75,7 +80,11 @@ func (r *Relay) send(ctx context.Context, x *exchange, endpoint *provider.Endpoi
 
 	// RoundTrip, not a Client: a client would follow redirects, and take the
 	// provider key along.
-	resp, err := r.transport.RoundTrip(up.WithContext(ctx))
+	transport := r.transport
+	if x.params.Stream {
+		transport = r.streams
+	}
+	resp, err := transport.RoundTrip(up.WithContext(ctx))
 	if err != nil {
 		if up.Body == nil && !neverConnected(err) {
 			x.sent.Store(true) // there was no more of it than its head
@@ -189,7 +198,7 @@ func upstreamError(ctx context.Context, host string, err error) *apierror.Error 
 	var timeout net.Error
 	switch {
 	case errors.Is(ctx.Err(), context.Canceled):
-		return callerGone()
+		return gone(ctx)
 	case errors.Is(ctx.Err(), context.DeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
 		return &apierror.Error{
 			Status: http.StatusGatewayTimeout, Type: apierror.TypeAPI, Code: apierror.CodeTimeout,
@@ -248,6 +257,15 @@ func systemReason(err error) string {
 		return number.Error()
 	}
 	return "the connection failed"
+}
+
+// gone is why ctx was cancelled: the door's verdict, or that the caller has gone.
+func gone(ctx context.Context) *apierror.Error {
+	var verdict *apierror.Error
+	if errors.As(context.Cause(ctx), &verdict) {
+		return verdict
+	}
+	return callerGone()
 }
 
 // callerGone is an answer that nobody is there to read; 499 is what nginx made

@@ -37,6 +37,7 @@ func (s *suite) custody(t *testing.T) {
 	})
 	t.Run("NeitherLogNorAuditNorMetricsHoldAKeyOrAPrompt", s.logs)
 	t.Run("StorageHoldsKeysBelowTheKeysPrefixAlone", s.storage)
+	t.Run("TheGatewaysSecretsAreWhereTheyBelong", s.gatewaySecrets)
 	t.Run("NoTokenOfACallerReachedAProvider", s.callersTokens)
 }
 
@@ -192,14 +193,25 @@ func (s *suite) slips() map[string][]map[string]any {
 			{"input": key(), "output": "1"}, {"per_request": key()}, {"inputs": key()}, {"input": map[string]any{"a": key()}},
 			{"context_window": key(), "input": "1"},
 		},
-		"config": {{"upstream_timeout": key()}, {"time_zone": key()}, {"default_output_cap": key()}, {"inline_max_concurrent": key()}, {"allowed_hosts": key()}},
+		"config/gateway": {
+			{"address": key()}, {"address": "127.0.0.1:0", "vault_address": key()}, {"tls_keyy": key()},
+			{"address": "127.0.0.1:0", "vault_address": "http://127.0.0.1:1", "tls_key": key()},
+			{"address": "127.0.0.1:0", "vault_address": "http://127.0.0.1:1", "tls_certificate": key()},
+			{"address": "127.0.0.1:0", "vault_address": "http://127.0.0.1:1", "vault_ca": key()},
+			{"address": "127.0.0.1:0", "vault_address": "http://127.0.0.1:1", "public_url": key()},
+			{"address": "127.0.0.1:0", "vault_address": "http://127.0.0.1:1", "redirect": key(), "grant_fields": key()},
+			{"address": "127.0.0.1:0", "vault_address": "http://127.0.0.1:1", "allowed_origins": key()},
+			{"address": "127.0.0.1:0", "vault_address": "http://127.0.0.1:1", "grant_ttl": key()},
+		},
+		"config/gateway/drain": {{"timeout": key()}, {"cancel": key()}},
+		"config":               {{"upstream_timeout": key()}, {"time_zone": key()}, {"default_output_cap": key()}, {"inline_max_concurrent": key()}, {"allowed_hosts": key()}},
 	}
 }
 
 // walk reads and lists every path of the mounts; the witness looks at it.
 func (s *suite) walk(t *testing.T) {
 	for _, m := range []string{mount, tuned} {
-		paths := []string{"config", "status", "metrics", "healthz", "keys", "roles", "providers", "proxy", "usage", "prices", ""}
+		paths := []string{"config", "config/gateway", "creds", "status", "metrics", "healthz", "keys", "roles", "providers", "proxy", "usage", "prices", ""}
 		for _, family := range []string{"keys", "roles", "providers"} {
 			names := s.root.List(t, m+"/"+family)
 			if len(names) == 0 {

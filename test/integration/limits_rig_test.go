@@ -54,8 +54,10 @@ type rig struct {
 	vault *vaulttest.Vault
 	// root goes to whichever node is active.
 	root *vaulttest.Client
-	seed uint64
-	dice *rand.Rand // of the test's own goroutine
+	// gateway is the door that callers of virtual keys take; nil is Vault's own.
+	gateway *gatewayDoor
+	seed    uint64
+	dice    *rand.Rand // of the test's own goroutine
 }
 
 // startRig starts a Vault and mounts the plugin, ready for hundreds of clients.
@@ -134,7 +136,20 @@ const attempt = 15 * time.Second
 // client returns a client that may use the virtual key and nothing else.
 func (v *virtual) client(t *testing.T) *vaulttest.Client {
 	t.Helper()
-	return v.vault.Balanced(v.vault.Token(t, v.name), patience)
+	return v.caller(t, 0, patience)
+}
+
+// caller returns a client with a credential of its own. At the gateway, those with
+// an odd number have leased keys.
+func (v *virtual) caller(t *testing.T, which int, timeout time.Duration) *vaulttest.Client {
+	t.Helper()
+	switch {
+	case v.gateway == nil:
+		return v.vault.Balanced(v.vault.Token(t, v.name), timeout)
+	case which%2 == 0:
+		return v.gateway.client(v.vault.Token(t, v.name), timeout)
+	}
+	return v.gateway.client(v.lease(t, v.vault.Token(t, v.leaser(t))), timeout)
 }
 
 // post sends one request and returns the answer.
@@ -456,13 +471,18 @@ func (l *load) count(what string) {
 
 // complete checks a success.
 func (l *load) complete(a ask, resp *vaulttest.Response) {
-	l.count("200")
 	if a.stream {
-		if !bytes.Contains(resp.Body, []byte("data: [DONE]")) && !l.harsh {
+		if bytes.Contains(resp.Body, []byte("data: [DONE]")) {
+			l.count("200")
+			return
+		}
+		l.count("200 broken off")
+		if !l.harsh {
 			l.strange("a stream without its end: %.300s", resp)
 		}
 		return
 	}
+	l.count("200")
 	var body struct {
 		Usage struct {
 			Completion int `json:"completion_tokens"`
@@ -532,13 +552,13 @@ func inUnit(unit, text string) int64 {
 	return n
 }
 
-// clients returns so many clients of the virtual key, on a few tokens.
+// clients returns so many clients of the virtual key, on a few credentials.
 func (v *virtual) clients(t *testing.T, n int, timeout time.Duration) []*vaulttest.Client {
 	t.Helper()
 	list := make([]*vaulttest.Client, n)
 	for i := range list {
 		if i < 8 {
-			list[i] = v.vault.Balanced(v.vault.Token(t, v.name), timeout)
+			list[i] = v.caller(t, i, timeout)
 		} else {
 			list[i] = list[i%8]
 		}

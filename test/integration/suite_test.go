@@ -48,6 +48,8 @@ type suite struct {
 	// marker is in every provider key of a run, so that one search finds all.
 	marker  string
 	secrets int
+	// tlsKey and leasedKey are the gateway's own secrets.
+	tlsKey, leasedKey string
 	// prompt is in every prompt.
 	prompt string
 }
@@ -68,6 +70,7 @@ func TestEndToEnd(t *testing.T) {
 	t.Run("Rotation", s.rotation)
 	t.Run("Processes", s.processes)
 	t.Run("Survival", s.survival)
+	t.Run("Gateway", s.gatewayTraffic)
 	// The last, for it looks at what all of them left.
 	t.Run("Custody", s.custody)
 }

@@ -1,0 +1,249 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//go:build integration
+
+package integration_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"vault-plugin-secrets-portkey/test/vaulttest"
+)
+
+// streamEnd is how a stream ended for its caller.
+type streamEnd struct {
+	status int
+	text   []byte
+	err    error
+	at     time.Time
+}
+
+// errorCode is that of the error event that the stream ended with, empty for none.
+func (e streamEnd) errorCode() string {
+	_, event, _ := bytes.Cut(e.text, []byte("\nevent: error\ndata: "))
+	var body struct {
+		Error struct{ Code, Message string }
+	}
+	if json.Unmarshal(event, &body) != nil {
+		return ""
+	}
+	return body.Error.Code
+}
+
+// streams has so many callers ask for a stream, with Vault tokens and leased keys,
+// and returns when all have begun. wait waits for how they end.
+func (v *virtual) streams(t *testing.T, n int, a ask) (wait func() []streamEnd) {
+	t.Helper()
+	ends := make([]streamEnd, n)
+	var begun, ended sync.WaitGroup
+	begun.Add(n)
+	callers := v.clients(t, n, patience)
+	for i := range ends {
+		ended.Go(func() {
+			e := &ends[i]
+			defer func() { e.at = time.Now() }()
+			req, err := callers[i].NewRequest(t.Context(), http.MethodPost, chatPath(mount, v.name), bytes.NewReader(a.text()))
+			if e.err = err; err == nil {
+				var resp *http.Response
+				if resp, e.err = callers[i].HTTP.Do(req); e.err == nil {
+					defer func() { _ = resp.Body.Close() }()
+					e.status = resp.StatusCode
+					begun.Done()
+					e.text, e.err = io.ReadAll(resp.Body)
+					return
+				}
+			}
+			begun.Done()
+		})
+	}
+	begun.Wait()
+	return func() []streamEnd {
+		ended.Wait()
+		return ends
+	}
+}
+
+// wantWhole fails the test unless the streams ended as they should.
+func wantWhole(t *testing.T, ends []streamEnd) {
+	t.Helper()
+	for _, e := range ends {
+		if e.status != http.StatusOK || e.err != nil || !bytes.HasSuffix(e.text, []byte("data: [DONE]\n\n")) {
+			t.Errorf("a stream ended with %d, %v, %q", e.status, e.err, e.text[max(0, len(e.text)-400):])
+		}
+	}
+}
+
+// wantCut fails the test unless the streams ended with an error event, which says
+// that the gateway ended them, at the latest then. Vault doesn't wait for long, so
+// where the machine is busy a few may see no more than that their connection broke.
+func wantCut(t *testing.T, ends []streamEnd, latest time.Time) {
+	t.Helper()
+	codes := map[string]int{}
+	for _, e := range ends {
+		code := e.errorCode()
+		codes[code]++
+		if e.status != http.StatusOK || code == "" && e.err == nil {
+			t.Errorf("a stream that the gateway cut ended with %d, %q", e.status, e.text[max(0, len(e.text)-400):])
+		}
+		if e.at.After(latest) {
+			t.Errorf("a stream ended %v too late", e.at.Sub(latest))
+		}
+	}
+	if told := codes["gateway_unavailable"]; told+codes[""] != len(ends) || told < len(ends)*9/10 {
+		t.Errorf("%d streams that the gateway cut were told %v, expected gateway_unavailable", len(ends), codes)
+	}
+}
+
+// TestGatewayCleanEnd: a reload, a seal and a step-down while many stream through
+// the gateway end each stream with an error event, keep Vault waiting for 2 s at
+// most, and leave exact figures.
+func TestGatewayCleanEnd(t *testing.T) {
+	t.Parallel()
+	r := startGatewayRig(t, vaulttest.Options{Mode: vaulttest.Raft}, nil)
+	node := r.vault.Nodes()[0]
+	t.Run("DrainLetsStreamsEnd", r.drainFirst)
+	t.Run("DrainCutsWhatTakesTooLong", r.drainCuts)
+	t.Run("AddressInUse", r.addressInUse)
+	ends := []struct {
+		name string
+		do   func(t *testing.T)
+	}{
+		{"Reload", func(t *testing.T) { r.vault.Reload(t, mount) }},
+		{"Seal", func(t *testing.T) { r.vault.Seal(t) }},
+	}
+	if soaking() { // alone, a node leads again after 10 s
+		ends = append(ends, struct {
+			name string
+			do   func(t *testing.T)
+		}{"StepDown", func(t *testing.T) {
+			wantStatus(t, do(t, node.Client(r.vault.RootToken), http.MethodPut, "sys/step-down", nil), http.StatusNoContent)
+			eventually(t, "the old leader's gateway to close", func() bool { return r.gateway.refusesConnections(t.Context()) })
+		}})
+	}
+	for _, end := range ends {
+		t.Run(end.name, func(t *testing.T) {
+			for i := range rounds(1, 10) {
+				began := time.Now()
+				end.do(t)
+				idle := time.Since(began)
+				r.revive(t)
+				r.gateway.awaitReady(t)
+				r.endWhileStreaming(t, fmt.Sprintf("%s-%d", strings.ToLower(end.name), i), idle, end.do)
+			}
+		})
+	}
+}
+
+// endWhileStreaming ends the plugin while long streams and a load are under way.
+// Without any, it takes idle.
+func (r *rig) endWhileStreaming(t *testing.T, name string, idle time.Duration, end func(*testing.T)) {
+	const streams, most = 60, 2 * time.Second
+	v := r.limited(t, name+"-streams", "usd=10000/month", "requests=100000/day", "concurrent=1000")
+	a := ask{model: "up-stream:1000:50", prompt: 100, cap: 2000, stream: true}
+	wait := v.streams(t, streams, a)
+	r.endUnderLoad(t, name, idle, most, func(t *testing.T) {
+		end(t)
+		wantCut(t, wait(), time.Now().Add(time.Second))
+	})
+	r.gateway.awaitReady(t)
+	v.wantChargedOnce(t, a, streams)
+	if s := v.standing(t); s.Total.Requests != streams || s.Limits[0].Unattributed != 0 {
+		t.Errorf("after a clean end with %d streams under way %+v", streams, s)
+	}
+	wantWhole(t, v.streams(t, 2, ask{model: "up-stream:3:1", prompt: 10, cap: 10, stream: true})())
+}
+
+// gatewayStatus is what status says of the gateway.
+func (r *rig) gatewayStatus(t *testing.T) map[string]any {
+	t.Helper()
+	status, _ := r.root.Read(t, mount+"/status").Data()["gateway"].(map[string]any)
+	return status
+}
+
+// drain writes config/gateway/drain, and returns how many requests are under way.
+func (r *rig) drain(t *testing.T, body map[string]any, draining bool) int {
+	t.Helper()
+	said := r.root.Write(t, mount+"/config/gateway/drain", body)
+	if got := said.Data()["draining"]; got != draining {
+		t.Errorf("draining is %v: %s", got, said)
+	}
+	n, _ := said.Data()["streams"].(float64)
+	return int(n)
+}
+
+// wantDraining fails the test unless the gateway takes no new requests, says so to
+// load balancers, and lives.
+func (v *virtual) wantDraining(t *testing.T, callers []*vaulttest.Client) {
+	t.Helper()
+	for _, c := range callers {
+		resp := v.post(t, c, ask{model: "up-ok", prompt: 10, cap: 10})
+		wantError(t, resp, http.StatusServiceUnavailable, "gateway_unavailable")
+		if resp.Header.Get("Retry-After") == "" {
+			t.Errorf("a 503 without retry-after: %s", resp)
+		}
+	}
+	for path, want := range map[string]int{"/readyz": http.StatusServiceUnavailable, "/healthz": http.StatusOK} {
+		if got := v.gateway.at(t.Context(), path); got != want {
+			t.Errorf("%s of a draining gateway says %d, expected %d", path, got, want)
+		}
+	}
+}
+
+// drainFirst: with a drain before a reload no stream is broken off; without one
+// after all, callers are served again.
+func (r *rig) drainFirst(t *testing.T) {
+	v := r.limited(t, "drained", "usd=10000/month", "requests=100000/day", "concurrent=1000")
+	a := ask{model: "up-stream:60:50", prompt: 100, cap: 300, stream: true} // 3 s
+	callers := v.clients(t, 2, patience)
+	const streams = 20
+	wait := v.streams(t, streams, a)
+	if n := r.drain(t, map[string]any{"timeout": "60s"}, true); n == 0 || n > streams {
+		t.Errorf("%d requests are under way when a drain begins, expected %d", n, streams)
+	}
+	v.wantDraining(t, callers)
+	r.drain(t, map[string]any{"cancel": true}, false)
+	r.gateway.awaitReady(t)
+	wantStatus(t, v.post(t, callers[1], ask{model: "up-ok", prompt: 100, cap: 300}), http.StatusOK)
+	r.drain(t, map[string]any{"timeout": "60s"}, true)
+	eventually(t, "the streams to end", func() bool { return r.gatewayStatus(t)["streams"] == 0.0 })
+	r.vault.Reload(t, mount)
+	wantWhole(t, wait())
+	r.healthy(t)
+	r.gateway.awaitReady(t) // a drain ends with the process
+	for _, c := range callers {
+		wantStatus(t, v.post(t, c, ask{model: "up-ok", prompt: 100, cap: 300}), http.StatusOK)
+	}
+	if s := v.wantExact(t); s.Total.Requests != streams+3 || s.Total.Failed != 0 {
+		t.Errorf("after a drain and a reload %+v", s.Total)
+	}
+}
+
+// drainCuts: what a drain's timeout cuts is settled, and told why.
+func (r *rig) drainCuts(t *testing.T) {
+	v := r.limited(t, "cut", "usd=10000/month", "requests=100000/day", "concurrent=1000")
+	a := ask{model: "up-stream:1000:50", prompt: 100, cap: 2000, stream: true}
+	const streams = 20
+	wait := v.streams(t, streams, a)
+	began := time.Now()
+	r.drain(t, map[string]any{"timeout": "1s"}, true)
+	ends := wait()
+	wantCut(t, ends, began.Add(attempt))
+	for _, e := range ends {
+		if e.at.Sub(began) < time.Second {
+			t.Errorf("a stream was cut %v after the drain began, which said 1 s", e.at.Sub(began))
+		}
+	}
+	v.up.WaitCancelled(t, streams)
+	v.wantChargedOnce(t, a, streams)
+	v.wantDraining(t, v.clients(t, 2, patience))
+	r.drain(t, map[string]any{"cancel": true}, false)
+	wantWhole(t, v.streams(t, 2, ask{model: "up-stream:3:1", prompt: 10, cap: 10, stream: true})())
+}
