@@ -221,7 +221,7 @@ func TestLeasedKeys_AfterRevokeReturnedNoLookupSucceeds(t *testing.T) {
 				if i%3 == 0 {
 					// A renewal at the same time may come first or fail.
 					work.Go(func() {
-						l.change(t.Context(), storage, hashes[i], func(k *leasedKey) (*leasedKey, error) {
+						_ = l.change(t.Context(), storage, hashes[i], func(k *leasedKey) (*leasedKey, error) {
 							if k == nil {
 								return nil, errNoEntry
 							}
@@ -232,7 +232,7 @@ func TestLeasedKeys_AfterRevokeReturnedNoLookupSucceeds(t *testing.T) {
 				if i%5 == 0 {
 					faulty.arm(1, false) // somebody's write fails
 				}
-				l.revoke(t.Context(), storage, hashes[i])
+				_ = l.revoke(t.Context(), storage, hashes[i])
 				gone[i].Store(true)
 				all.Add(1)
 			}

@@ -227,7 +227,7 @@ func TestStorageFault_AFailedRevocationIsToldAndStillCountsHere(t *testing.T) {
 			if err := m.revoke(l); !errors.Is(err, errFault) {
 				t.Errorf("Vault isn't told: %v", err)
 			}
-			if m.valid(l.key) != nil || m.valid(l.key) != nil {
+			if first, again := m.valid(l.key), m.valid(l.key); first != nil || again != nil {
 				t.Error("it is valid")
 			}
 			if resp, err := m.vaultAsks(logical.RenewOperation, l, 0); err != nil || !resp.IsError() {

@@ -244,7 +244,7 @@ func TestCreds_WhatIsRefused(t *testing.T) {
 		"misspelt":             {data: map[string]any{"tll": "1h"}, want: `unknown field "tll" (did you mean "ttl"?)`},
 		"no name":              {path: "creds/", want: "there is nothing at"},
 	} {
-		t.Run(name, func(t *testing.T) {
+		t.Run(name, func(*testing.T) {
 			if c.path == "" {
 				c.path = "creds/r"
 			}

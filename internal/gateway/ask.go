@@ -37,9 +37,8 @@ func (g *Gateway) authorise(ctx context.Context, live *live, q *question) (*gran
 		if err != nil {
 			return nil, err
 		}
-		if granted.refusal == nil {
-			g.grants.put(&key, granted) // it has expired, but its caller is known
-		}
+		// It has expired, and shows only whether its caller is known.
+		g.grants.put(&key, &grant{session: granted.session, expires: g.now(), refusal: granted.refusal})
 		return granted, granted.refusal
 	}
 	began := g.sessions.count()

@@ -9,6 +9,7 @@ import (
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -53,7 +54,7 @@ func TestListenConfig_CheckNamesTheSettingAtFault(t *testing.T) {
 		"curve that TLS lacks": {issue(t, 6, odd).in, "tls_key: must be RSA"},
 		"no PEM":               {func(c *ListenConfig) { c.Certificate, c.Key = []byte("x"), good.key }, "tls_certificate: holds no PEM"},
 		"no certificate in it": {func(c *ListenConfig) { c.Certificate, c.Key = pemBlock("CERTIFICATE", []byte("x")), good.key }, "tls_certificate: certificate 1 can't"},
-		"key in certificate":   {func(c *ListenConfig) { c.Certificate, c.Key = append(good.key, good.certificate...), good.key }, "tls_certificate: holds a private key"},
+		"key in certificate":   {func(c *ListenConfig) { c.Certificate, c.Key = slices.Concat(good.key, good.certificate), good.key }, "tls_certificate: holds a private key"},
 		"certificate as key":   {func(c *ListenConfig) { c.Certificate, c.Key = good.certificate, good.certificate }, "tls_key: holds no PEM"},
 		"broken key":           {func(c *ListenConfig) { c.Certificate, c.Key = good.certificate, pemBlock("PRIVATE KEY", []byte("x")) }, "tls_key: can't be parsed"},
 		"encrypted key": {func(c *ListenConfig) {

@@ -34,7 +34,7 @@ func (l *Listener) openSocket(opened net.Listener, configured string, s *server)
 func (k *socket) close() {
 	k.closing.Do(func() {
 		close(k.closed)
-		_ = k.Listener.Close()
+		_ = k.Listener.Close() //nolint:staticcheck // k.Close would be read as close
 	})
 }
 

@@ -76,7 +76,7 @@ func TestListener_ASlowHeaderOrHandshakeEndsTheConnection(t *testing.T) {
 }
 
 func TestListener_AStreamOutlivesTheHeaderTimeout(t *testing.T) {
-	l := openListener(t, func(w http.ResponseWriter, r *http.Request) {
+	l := openListener(t, func(w http.ResponseWriter, _ *http.Request) {
 		for range 10 {
 			time.Sleep(20 * time.Millisecond)
 			_, _ = io.WriteString(w, "event\n")
@@ -130,7 +130,7 @@ func TestListener_ACallerStillSendingReadsTheWhole431(t *testing.T) {
 }
 
 func TestListener_OptionsOfTheServerGoToTheHandler(t *testing.T) {
-	l := openListener(t, func(w http.ResponseWriter, r *http.Request) { http.Error(w, "no", http.StatusTeapot) })
+	l := openListener(t, func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "no", http.StatusTeapot) })
 	apply(t, l, listenConfig())
 	c := dialTCP(t, l.Status().Address)
 	_, _ = io.WriteString(c, "OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n")

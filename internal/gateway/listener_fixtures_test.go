@@ -147,9 +147,9 @@ func getFrom(t testing.TB, c *http.Client, url string) (*http.Response, string) 
 }
 
 // until waits for what must come true, and says what it was if it doesn't.
-func until(t testing.TB, what string, true func() bool) {
+func until(t testing.TB, what string, holds func() bool) {
 	t.Helper()
-	for end := time.Now().Add(soon); !true(); time.Sleep(2 * time.Millisecond) {
+	for end := time.Now().Add(soon); !holds(); time.Sleep(2 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("it never came true that %s", what)
 		}

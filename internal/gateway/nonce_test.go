@@ -182,6 +182,18 @@ func TestNonce_IsLongAndKeptAsAHash(t *testing.T) {
 	}
 }
 
+func TestNonce_OfAQuestionThatEndsJustBeforeItsTestimonyIsRefused(t *testing.T) {
+	r := newRig(t)
+	p, testimony := pendingChat(t, r.Gateway)
+	if said := p.end(); said.testified {
+		t.Error("nobody has testified")
+	}
+	lease, err := r.Testify(testimony)
+	if wantCode(t, err, apierror.CodeNonceInvalid); lease || len(r.sessions.tokens) != 0 {
+		t.Error("it made a session though nobody waits for its lease")
+	}
+}
+
 // Vault may go on with a question that the gateway has given up.
 func TestNonce_OfAQuestionThatWasGivenUpIsRefused(t *testing.T) {
 	r := newRig(t, func(s *Settings) { s.GrantTTL = 0 }) // so that the caller's end is the question's

@@ -142,6 +142,25 @@ func TestSession_RevocationBetweenVaultsLookAndTestimonyIsHeard(t *testing.T) {
 	}
 }
 
+// A request that begins after a revocation may find a question under way on which Vault
+// said yes before it.
+func TestSession_RequestAfterARevocationIsNotLetInByAQuestionFromBeforeIt(t *testing.T) {
+	r := newRig(t)
+	r.vault.token("a", nil)
+	h := newHeldVault()
+	defer h.release()
+	r.vault.misbehave(nil, h.hold)
+	before := r.inBackground(chatRequest("a", hello))
+	received(t, "Vault's yes", h.arrived)
+	r.vault.revoke("a")
+	after := r.inBackground(chatRequest("a", hello))
+	until(t, "both are under way", func() bool { return r.calls.count() == 2 })
+	time.Sleep(20 * time.Millisecond) // for the second to join the first
+	h.release()
+	wantRefusal(t, received(t, "the answer", after), 403, apierror.CodePermissionDenied)
+	received(t, "the answer from before", before)
+}
+
 func TestSession_LeaseThatEndsDuringAQuestionLeavesItsWordForThatRequestAlone(t *testing.T) {
 	r := newRig(t)
 	r.vault.token("a", nil)

@@ -3,7 +3,6 @@
 package gateway
 
 import (
-	"fmt"
 	"net/http"
 	"net/url"
 	"strings"
@@ -233,7 +232,7 @@ func TestTickets_AreBoundedAndSwept(t *testing.T) {
 		t.Errorf("%d tickets are open still", n)
 	}
 	for key := range r.tickets.open {
-		if path := r.Redirect(i); strings.Contains(path, fmt.Sprintf("%s", key[:])) {
+		if path := r.Redirect(i); strings.Contains(path, string(key[:])) {
 			t.Error("memory holds a ticket")
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -90,7 +91,7 @@ func (a *attacked) h2Attacks() map[string]h2Attack {
 	chat := a.chatAt("open")
 	head := pairs{{":method", "POST"}, {":scheme", "https"}, {":authority", "gateway"}, {":path", chat}}
 	token := [2]string{"x-vault-token", a.token}
-	usual := append(head[:4:4], token)
+	usual := slices.Concat(head, pairs{token})
 	with := func(more ...[2]string) h2Attack {
 		return h2Attack{fields: append(usual[:5:5], more...), body: usualBody}
 	}

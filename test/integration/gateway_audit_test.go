@@ -12,13 +12,18 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"vault-plugin-secrets-portkey/test/vaulttest"
 )
 
 // TestGateway_AuditLogSaysWhoFromWhereWhichVirtualKeyAndModel: for what comes
 // through the gateway, Vault's audit log says what it says of inline requests, and
 // holds no secret in clear.
 func TestGateway_AuditLogSaysWhoFromWhereWhichVirtualKeyAndModel(t *testing.T) {
-	g := startGateway(t, gatewayOptions{tune: map[string]any{"audit_non_hmac_request_keys": []string{"model"}}})
+	g := startGateway(t, gatewayOptions{
+		Options: vaulttest.Options{LogLevel: "trace"}, // which has what plugins write
+		tune:    map[string]any{"audit_non_hmac_request_keys": []string{"model"}},
+	})
 	n := &auditTests{gatewayRig: g, tap: startTap(t, g, nil)}
 	n.role(t, "team-a", nil)
 	n.token(t, "team-a") // for its policy

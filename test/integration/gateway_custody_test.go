@@ -34,7 +34,7 @@ func (s *suite) gatewayTraffic(t *testing.T) {
 	})
 	base := gatewayURL(t, s.root, mount)
 	usual := s.witness.next
-	s.witness.next = &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, ForceAttemptHTTP2: true} //nolint:gosec // our own
+	s.witness.next = &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, ForceAttemptHTTP2: true}
 	defer func() { s.witness.next = usual }()
 
 	up, secret := s.own(t, mount, "gated")

@@ -220,6 +220,7 @@ func (r *rig) slotAtStreamsEnd(t *testing.T, name string) {
 		}
 		lines := bufio.NewScanner(resp.Body)
 		for lines.Scan() && lines.Text() != "data: [DONE]" {
+			continue
 		}
 		defer func() { _ = resp.Body.Close() }() // not before: that would be going away
 	}
