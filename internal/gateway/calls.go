@@ -22,6 +22,7 @@ type calls struct {
 	mu       sync.Mutex
 	first    *underway
 	deadline *time.Timer // of a drain
+	ended    bool        // it has passed
 }
 
 // underway is one request in the list of those under way.
@@ -57,7 +58,7 @@ func (c *calls) enter(ctx context.Context, u *underway, most int) (context.Conte
 		u.next.previous = u
 	}
 	c.first = u
-	if c.closed.Load() { // the door closed behind this call
+	if c.closed.Load() || c.ended { // the door closed behind this call
 		u.cancel(aboutToEnd())
 	}
 	return ctx, nil
@@ -102,6 +103,7 @@ func (c *calls) drain(timeout *time.Duration) {
 		c.deadline.Stop()
 		c.deadline = nil
 	}
+	c.ended = false
 	c.draining.Store(timeout != nil)
 	if timeout == nil {
 		return
@@ -111,6 +113,7 @@ func (c *calls) drain(timeout *time.Duration) {
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		if c.deadline == own { // else the drain was called off meanwhile
+			c.ended = true
 			c.end()
 		}
 	})

@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net/http"
 	"strings"
 	"sync"
@@ -142,23 +143,70 @@ func TestGatewayCleanEnd(t *testing.T) {
 	}
 }
 
-// endWhileStreaming ends the plugin while long streams and a load are under way.
-// Without any, it takes idle.
+// endWhileStreaming ends the plugin while long streams and a load are under way, some
+// of which the provider never answers. Without any, it takes idle.
 func (r *rig) endWhileStreaming(t *testing.T, name string, idle time.Duration, end func(*testing.T)) {
+	t.Helper()
 	const streams, most = 60, 2 * time.Second
-	v := r.limited(t, name+"-streams", "usd=10000/month", "requests=100000/day", "concurrent=1000")
+	long := r.limited(t, name+"-streams", "usd=10000/month", "requests=100000/day", "concurrent=1000")
 	a := ask{model: "up-stream:1000:50", prompt: 100, cap: 2000, stream: true}
-	wait := v.streams(t, streams, a)
-	r.endUnderLoad(t, name, idle, most, func(t *testing.T) {
-		end(t)
-		wantCut(t, wait(), time.Now().Add(time.Second))
-	})
+	wait := long.streams(t, streams, a)
+	v := r.limited(t, name, "usd=50/month", "requests=100000/day", "tokens=100000000/hour")
+	random := randomAsk("up-random:1:400:400")
+	l := &load{v: v, harsh: true, next: func(r *rand.Rand) ask {
+		a := random(r)
+		if r.IntN(40) == 0 {
+			a.model = "up-hang"
+		}
+		return a
+	}}
+	ctx, stopAll := contextOf(t)
+	began := time.Now()
+	ended := l.start(ctx, v.clients(t, crashClients, patience))
+	eventually(t, "a load", func() bool { return l.succeeded() > 100 })
+	at := time.Now()
+	end(t)
+	took := time.Since(at)
+	wantCut(t, wait(), time.Now().Add(time.Second))
+	stopAll()
+	ended()
+	r.revive(t)
 	r.gateway.awaitReady(t)
-	v.wantChargedOnce(t, a, streams)
-	if s := v.standing(t); s.Total.Requests != streams || s.Limits[0].Unattributed != 0 {
+	l.report(t, began)
+	t.Logf("it took %v without load and %v with it", idle, took)
+	if took > idle+most+5*time.Second {
+		t.Errorf("it took %v without load and %v with it", idle, took)
+	}
+	v.wantExactAfterEnd(t)
+	long.wantChargedOnce(t, a, streams)
+	if s := long.standing(t); s.Total.Requests != streams || s.Limits[0].Unattributed != 0 {
 		t.Errorf("after a clean end with %d streams under way %+v", streams, s)
 	}
-	wantWhole(t, v.streams(t, 2, ask{model: "up-stream:3:1", prompt: 10, cap: 10, stream: true})())
+	wantWhole(t, long.streams(t, 2, ask{model: "up-stream:3:1", prompt: 10, cap: 10, stream: true})())
+}
+
+// wantExactAfterEnd fails the test unless limits on money, requests and tokens count
+// what the record does, with nothing that nobody can account for.
+func (v *virtual) wantExactAfterEnd(t *testing.T) {
+	t.Helper()
+	s := v.recorded(t)
+	d := v.up.DeliveredTotal()
+	for _, row := range s.Limits {
+		if delivered := in(row.Unit, d); row.Unattributed != 0 || int64(row.Used) < delivered || int64(row.Used-row.Unconfirmed) > delivered {
+			t.Errorf("%d was delivered, and after a clean end the limit counts %+v", delivered, row)
+		}
+	}
+	usd, requests, tokens := s.Limits[0], int64(s.Limits[1].Used), s.Limits[2]
+	if int64(usd.Used) != s.cost(t) || int64(tokens.Used) != s.Total.Input+s.Total.Output {
+		t.Errorf("the limits count %+v, and the record is %+v", s.Limits, s.Total)
+	}
+	// The record has those too that ended before they were sent, which cost nothing.
+	if unsent := s.Total.Requests - requests; unsent < 0 || unsent > s.Total.Failed-s.Total.Unconfirmed {
+		t.Errorf("the limit counts %d requests, and the record is %+v", requests, s.Total)
+	}
+	if said, err := nano(s.Total.UncertainIn); err != nil || int64(usd.Unconfirmed) != said || said == 0 {
+		t.Errorf("%d is unconfirmed on the limit, and %s in the record (%v)", usd.Unconfirmed, s.Total.UncertainIn, err)
+	}
 }
 
 // gatewayStatus is what status says of the gateway.

@@ -154,7 +154,7 @@ func (r *rig) silence(t *testing.T) {
 	v := r.limited(t, "silent", "usd=10000/month", "requests=1000/day", "concurrent=100")
 	// The caller's own silence; its system's buffers are soon full.
 	taken := r.limited(t, "untaken", "usd=10000/month", "requests=1000/day", "concurrent=100")
-	taken.slowReader(t, taken.vault.Token(t, taken.name), ask{model: fmt.Sprintf("up-big:%d", 64<<20), prompt: 10, cap: 5000, stream: true})
+	taken.slowReader(t, taken.vault.Token(t, taken.name), ask{model: fmt.Sprintf("up-big:%d", 24<<20), prompt: 10, cap: 5000, stream: true})
 
 	var asking sync.WaitGroup
 	for i, c := range []struct {
