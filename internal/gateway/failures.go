@@ -18,7 +18,7 @@ import (
 const (
 	maxFailures = 20
 	refillEvery = 2 * time.Second
-	maxAsking   = 1024
+	maxAsking   = 256
 	maxSources  = 16_384
 )
 

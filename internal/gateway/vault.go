@@ -65,6 +65,7 @@ func (v *vaultClient) ask(ctx context.Context, method, path, token string, sourc
 		return nil, errors.New("its address can't be used")
 	}
 	req.Header.Set("X-Vault-Token", token)
+	req.Header.Set("User-Agent", "vault-plugin-secrets-portkey gateway") // for the audit log
 	if body != nil {
 		req.Header.Set("Content-Type", "application/json")
 	}
