@@ -26,7 +26,7 @@ func TestAsk_PutsTheCallersOwnQuestionAndNothingElseOfTheRequest(t *testing.T) {
 	}
 	for name, want := range map[string]string{
 		"X-Forwarded-For": testSource, "X-Vault-Namespace": "team", "Content-Type": "application/json", "Authorization": "",
-		"Cookie": "", "X-Vault-Wrap-Ttl": "", "X-Portkey-Metadata": "", "User-Agent": "Go-http-client/1.1",
+		"Cookie": "", "X-Vault-Wrap-Ttl": "", "X-Portkey-Metadata": "", "User-Agent": "vault-plugin-secrets-portkey gateway",
 	} {
 		if got := strings.Join(a.header.Values(name), "|"); got != want {
 			t.Errorf("Vault got the header %s: %q, want %q", name, got, want)
