@@ -13,6 +13,7 @@ import (
 	"sync"
 
 	"vault-plugin-secrets-portkey/internal/apierror"
+	"vault-plugin-secrets-portkey/internal/wire"
 )
 
 // dropAnswerHeaders are the provider's headers that the caller doesn't get:
@@ -96,7 +97,14 @@ type answerWriter struct {
 func (a *answerWriter) mayHold() bool { return a.meter != nil && !a.stream && !a.begun }
 
 // pass meters the next bytes of the body and hands them on.
-func (a *answerWriter) pass(p []byte) *apierror.Error { return a.write(a.metered(p)) }
+func (a *answerWriter) pass(p []byte) *apierror.Error {
+	p = a.metered(p)
+	if a.stream && a.meter != nil && a.meter.Outcome() == wire.Complete {
+		a.whole = true
+		a.chargeNow()
+	}
+	return a.write(p)
+}
 
 // last is pass for the bytes at the end of a body that came whole. What it used
 // goes into the header, if that hasn't gone out.
@@ -114,6 +122,7 @@ func (a *answerWriter) last(p []byte) *apierror.Error {
 	a.finish() // nothing waits, for it is no stream
 	a.head()
 	a.tellUse(a.w.Header())
+	a.chargeNow()
 	a.send()
 	return a.write(p)
 }

@@ -100,6 +100,8 @@ type exchange struct {
 	begun     bool // the answer's header went to the caller
 	whole     bool // the answer's body has come to its end
 	failure   *apierror.Error
+	charged   bool // before the answer's end was handed on
+	exceeded  bool // more than was held for it
 
 	meter     *wire.Meter
 	stream    bool // the answer is one
@@ -131,6 +133,17 @@ func (x *exchange) finish() []byte {
 		return nil
 	}
 	return x.meter.Finish()
+}
+
+// chargeNow settles the reservation when the provider's answer is complete, before
+// its end is handed on: the caller's next request might find the place of this one
+// taken. Whether the caller got it all changes nothing of the charge.
+func (x *exchange) chargeNow() {
+	if x.charged {
+		return
+	}
+	o := x.settle(nil, x.started) // the times don't matter
+	x.charged, x.exceeded = true, x.reservation.Settle(x.chargeOf(&o))
 }
 
 // settle decides what the request is charged, by what is known of it. It is

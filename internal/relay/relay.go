@@ -188,7 +188,11 @@ func (r *Relay) settle(x *exchange) {
 	defer x.reservation.Settle(ledger.Charge{Amounts: x.reservation.Amounts, Unconfirmed: true})
 	r.contain(func() {
 		o := x.settle(x.failure, r.now())
-		o.BoundExceeded = x.reservation.Settle(x.chargeOf(&o))
+		if x.charged { // at the answer's end
+			o.BoundExceeded = x.exceeded
+		} else {
+			o.BoundExceeded = x.reservation.Settle(x.chargeOf(&o))
+		}
 		if x.req.Settled != nil {
 			x.req.Settled(o)
 		}

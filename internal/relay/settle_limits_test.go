@@ -5,6 +5,7 @@ package relay
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
 	"net/http"
 	"strings"
@@ -107,7 +108,9 @@ func TestLimits_APanicInSettlementChargesAllThatIsHeld(t *testing.T) {
 	req := chatRequest(t, chatText)
 	limit(t, req, "usd=1/month", "tokens=100000/day", "concurrent=1")
 	var clock atomic.Int32
-	relay := New(Options{Transport: answers(200, jsonType, answerText), Now: func() time.Time {
+	// An error that breaks off costs nothing, and nothing is charged before its end.
+	refusal := ends(400, jsonType, `{"error":`, func(*http.Request) error { return io.ErrUnexpectedEOF })
+	relay := New(Options{Transport: refusal, Now: func() time.Time {
 		if clock.Add(1) == 3 { // admission, first byte, settlement
 			panic(secret)
 		}
