@@ -60,8 +60,9 @@ type scope struct {
 	asOf     uint64        // the version of the write under way
 }
 
-// errGone says that the virtual key was deleted.
-var errGone = errors.New("the virtual key was deleted")
+// ErrDeleted is the Cause of a refusal for a virtual key that was deleted, perhaps
+// after the request had found it. It compares with errors.Is.
+var ErrDeleted = errors.New("the virtual key was deleted")
 
 // load returns the scopes that the policy's limits count in for this entity,
 // read from storage if they weren't in memory, and the time, which is now if
@@ -158,7 +159,7 @@ func (sc *scope) await(ctx context.Context) error {
 		case err != nil:
 			return err
 		case a.gone:
-			return errGone
+			return ErrDeleted
 		}
 	}
 	return nil

@@ -91,7 +91,7 @@ func (l *Ledger) Reserve(ctx context.Context, p *Policy, req *Request, r *Reserv
 	r.Lowered, r.refined, r.n = false, false, 0
 	a := l.lock(p.account, p.name)
 	if a == nil {
-		return l.unavailable(ctx, p, errGone)
+		return l.unavailable(ctx, p, ErrDeleted)
 	}
 	r.account = a
 	shared, own, now, err := a.load(ctx, now, p, req.Entity)
@@ -178,7 +178,7 @@ func (a *account) try(now moment, shared, own *scope, req *Request, r *Reservati
 func (a *account) shut(mono int64) error {
 	switch {
 	case a.gone:
-		return errGone
+		return ErrDeleted
 	case !a.ledger.recent(mono):
 		return errStale
 	}

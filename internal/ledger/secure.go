@@ -59,7 +59,7 @@ func (r *Reservation) attempts() (since [2]uint64) {
 // that one has ended; or the error of one that began after since.
 func (r *Reservation) await(since *[2]uint64) (<-chan struct{}, error) {
 	if r.account.gone {
-		return nil, errGone
+		return nil, ErrDeleted
 	}
 	for i := range r.n {
 		h := &r.holds[i]

@@ -141,7 +141,7 @@ func (l *Ledger) visit(ctx context.Context, p *Policy, by Selection, f func(sc *
 	now := l.now()
 	a := l.lock(p.account, p.name)
 	if a == nil {
-		return errGone
+		return ErrDeleted
 	}
 	defer a.mu.Unlock()
 	shared, own, now, err := a.load(ctx, now, p, by.Entity)

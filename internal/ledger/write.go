@@ -56,7 +56,7 @@ func (sc *scope) store(ctx context.Context) error {
 	switch {
 	case a.gone:
 		a.mu.Unlock()
-		return errGone
+		return ErrDeleted
 	case l.fenced.Load():
 		a.mu.Unlock()
 		return errFenced
@@ -145,7 +145,7 @@ func (sc *scope) flush(ctx context.Context) error {
 		case sc.failure != nil && sc.failed > since:
 			return sc.failure
 		case a.gone:
-			return errGone
+			return ErrDeleted
 		}
 		sc.precise = true
 		sc.kick()

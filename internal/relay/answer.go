@@ -145,7 +145,7 @@ func (a *answerWriter) begin() {
 	}
 	a.send()
 	if a.stream {
-		a.flushNow()
+		flush(a.w)
 	}
 }
 
@@ -165,13 +165,14 @@ func (a *answerWriter) write(p []byte) *apierror.Error {
 		return writeError(err)
 	}
 	if a.flush {
-		a.flushNow()
+		flush(a.w)
 	}
 	return nil
 }
 
-func (a *answerWriter) flushNow() {
-	if flusher, ok := a.w.(http.Flusher); ok {
+// flush sends what was written to the caller at once, where the door can.
+func flush(w Answer) {
+	if flusher, ok := w.(http.Flusher); ok {
 		flusher.Flush()
 	}
 }

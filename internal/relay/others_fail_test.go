@@ -191,6 +191,16 @@ func TestOthersFail18_ADisabledOrExpiredKeyIsRefusedAtOnce(t *testing.T) {
 	wantCounted(t, req, counted{ledger.Requests: 1})
 }
 
+// 18, between a request's finding its virtual key and its reservation.
+func TestOthersFail18_AKeyThatIsDeletedMeanwhileIsNotFound(t *testing.T) {
+	req := chatRequest(t, chatText)
+	limit(t, req, "requests=10/day")
+	if err := req.Ledger.Drop(t.Context(), "id-1"); err != nil {
+		t.Fatal(err)
+	}
+	serve(t, req, nil).wantRefused(t, 404, apierror.TypeInvalidRequest, apierror.CodeVirtualKeyNotFound, `"team-a"`)
+}
+
 // 22. An unpriced model costs 0 and bypasses the budget.
 func TestOthersFail22_AModelWithoutAPriceIsRefused(t *testing.T) {
 	for _, model := range []string{"other", "M-2", "gpt-99-unheard-of"} {

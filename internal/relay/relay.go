@@ -218,6 +218,7 @@ func fail(w Answer, begun bool, err *apierror.Error) {
 	}
 	if IsEventStream(w.Header()) {
 		writeErrorEvent(w, err)
+		flush(w) // the door may be about to close
 	}
 	w.Abort(err)
 }

@@ -4,6 +4,7 @@ package relay
 
 import (
 	"context"
+	"errors"
 	"math"
 	"net/http"
 	"sort"
@@ -245,6 +246,11 @@ func limitError(ctx context.Context, r *ledger.Refusal) *apierror.Error {
 		e.Status, e.Type, e.Code, e.RetryAfter = http.StatusForbidden, apierror.TypeInvalidRequest, apierror.CodeRequestExceedsLimit, 0
 	case ledger.Gone:
 		return gone(ctx)
+	case ledger.Unavailable:
+		if errors.Is(r.Cause, ledger.ErrDeleted) { // after the request had found it
+			return NotFound(r.Account)
+		}
+		fallthrough
 	default:
 		e.Status, e.Type, e.Code = http.StatusServiceUnavailable, apierror.TypeAPI, apierror.CodeLedgerUnavailable
 	}

@@ -202,7 +202,7 @@ func upstreamError(ctx context.Context, host string, err error) *apierror.Error 
 	case errors.Is(ctx.Err(), context.DeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
 		return &apierror.Error{
 			Status: http.StatusGatewayTimeout, Type: apierror.TypeAPI, Code: apierror.CodeTimeout,
-			Message: fmt.Sprintf("the provider at %s did not finish its answer in time; ask for less output, or raise upstream_timeout in the mount's config", host),
+			Message: fmt.Sprintf("the provider at %s did not finish its answer in time; ask for less output, or raise upstream_timeout (in config for Vault's own path, in config/gateway for the gateway)", host),
 		}
 	}
 	return unreachable(fmt.Sprintf("the provider at %s could not be reached or broke off: %s", host, reason(err)))
