@@ -126,6 +126,9 @@ func (b *backend) serveInline(ctx context.Context, req *logical.Request, name st
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(b.activity.ctx, cancel)()
+	if b.activity.ctx.Err() != nil { // it ended while storage was read, and cancel may yet be to run
+		return refuse(notActive(b.activity.await(ctx)))
+	}
 	b.metrics.inFlight.Inc()
 	defer b.metrics.inFlight.Dec()
 	b.relay.Serve(ctx, answer, call)

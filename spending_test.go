@@ -113,7 +113,7 @@ func TestSpending_ACallThatIsAdmittedWhileTheMountEndsIsNotSent(t *testing.T) {
 	storage := &pausedStorage{Storage: preparedStorage(t).Storage}
 	up := &upstream{}
 	m := newMountOn(t, Options{Transport: up, Now: newClock().now}, storage)
-	answered, resume := storage.pause() // in its first read, of the settings
+	answered, resume := storage.pauseAt("roles/")
 	answer := m.inBackground("r")
 	<-answered
 	m.Cleanup(context.Background())

@@ -43,20 +43,30 @@ type pausedStorage struct {
 	mu     sync.Mutex
 	answer chan struct{} // storage has answered; nil: no pause
 	resume chan struct{}
+	of     string // how the keys begin that it is for
 }
 
 // pause makes the next Get stop.
 func (s *pausedStorage) pause() (answered <-chan struct{}, resume chan<- struct{}) {
+	return s.pauseAt("")
+}
+
+// pauseAt makes the next Get below prefix stop.
+func (s *pausedStorage) pauseAt(prefix string) (answered <-chan struct{}, resume chan<- struct{}) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.of = prefix
 	s.answer, s.resume = make(chan struct{}), make(chan struct{})
 	return s.answer, s.resume
 }
 
 func (s *pausedStorage) Get(ctx context.Context, key string) (*logical.StorageEntry, error) {
 	s.mu.Lock()
-	answer, resume := s.answer, s.resume
-	s.answer = nil
+	var answer, resume chan struct{}
+	if strings.HasPrefix(key, s.of) {
+		answer, resume = s.answer, s.resume
+		s.answer = nil
+	}
 	s.mu.Unlock()
 	entry, err := s.Storage.Get(ctx, key)
 	if answer != nil {
