@@ -7,6 +7,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"sync"
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
@@ -28,12 +29,16 @@ type metrics struct {
 	exceeded  *prometheus.CounterVec
 	duration  *prometheus.HistogramVec
 	firstByte *prometheus.HistogramVec
+
+	mu     sync.Mutex
+	series map[seriesKey]*series
 }
 
 func newMetrics() *metrics {
 	const ns = "portkey"
 	seconds := []float64{.005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60}
 	m := &metrics{
+		series:   map[seriesKey]*series{},
 		registry: prometheus.NewRegistry(),
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: ns, Name: "requests_total",
 			Help: "Requests on virtual keys, by how they ended."}, []string{"role", "model", "outcome"}),
@@ -54,9 +59,25 @@ func newMetrics() *metrics {
 	return m
 }
 
+// seriesKey tells apart requests that count in different series.
+type seriesKey struct{ role, model, outcome, basis string }
+
+// series are those that one kind of request counts in: to look each up by its labels
+// takes longer than to count. Those that are nil haven't been needed.
+type series struct {
+	requests, exceeded, cost prometheus.Counter
+	tokens                   [len(tokenKinds)]prometheus.Counter
+	duration, firstByte      prometheus.Observer
+}
+
+var tokenKinds = [...]struct {
+	name string
+	unit price.Unit
+}{{"input", price.Input}, {"cached", price.CacheRead}, {"output", price.Output}, {"reasoning", price.OutputReasoning}}
+
 // observe counts one request. Models are labelled by the price entry that they
 // matched, because the names themselves come from callers and have no bound.
-func (m *metrics) observe(o relay.Outcome) {
+func (m *metrics) observe(o *relay.Outcome) {
 	model := "(unpriced)"
 	switch {
 	case o.Price != nil:
@@ -64,27 +85,58 @@ func (m *metrics) observe(o relay.Outcome) {
 	case o.Model == "":
 		model = "(none)"
 	}
-	outcome := string(o.Result)
-	m.requests.WithLabelValues(o.VirtualKey, model, outcome).Inc()
+	of := seriesKey{o.VirtualKey, model, string(o.Result), string(o.Basis)}
+	m.mu.Lock()
+	s := m.series[of]
+	if s == nil {
+		s = &series{requests: m.requests.WithLabelValues(of.role, model, of.outcome)}
+		m.series[of] = s
+	}
+	m.lookUp(s, of, o)
+	m.mu.Unlock()
+
+	s.requests.Inc()
 	if o.Result == relay.Refused {
 		return
 	}
 	if o.BoundExceeded {
-		m.exceeded.WithLabelValues(o.VirtualKey, model).Inc()
+		s.exceeded.Inc()
 	}
-	m.duration.WithLabelValues(outcome).Observe(o.Ended.Sub(o.Started).Seconds())
+	s.duration.Observe(o.Ended.Sub(o.Started).Seconds())
 	if !o.FirstByte.IsZero() {
-		m.firstByte.WithLabelValues(outcome).Observe(o.FirstByte.Sub(o.Started).Seconds())
+		s.firstByte.Observe(o.FirstByte.Sub(o.Started).Seconds())
 	}
-	for kind, unit := range map[string]price.Unit{
-		"input": price.Input, "cached": price.CacheRead, "output": price.Output, "reasoning": price.OutputReasoning,
-	} {
-		if n := o.Usage[unit]; n > 0 {
-			m.tokens.WithLabelValues(o.VirtualKey, model, kind).Add(float64(n))
+	for i, kind := range tokenKinds {
+		if n := o.Usage[kind.unit]; n > 0 {
+			s.tokens[i].Add(float64(n))
 		}
 	}
 	if o.Cost.Total > 0 {
-		m.cost.WithLabelValues(o.VirtualKey, model, string(o.Basis)).Add(float64(o.Cost.Total) / float64(price.USD))
+		s.cost.Add(float64(o.Cost.Total) / float64(price.USD))
+	}
+}
+
+// lookUp finds the series that o counts in, and that s lacks. mu is held.
+func (m *metrics) lookUp(s *series, of seriesKey, o *relay.Outcome) {
+	if o.Result == relay.Refused {
+		return
+	}
+	if s.duration == nil {
+		s.duration = m.duration.WithLabelValues(of.outcome)
+	}
+	if s.firstByte == nil && !o.FirstByte.IsZero() {
+		s.firstByte = m.firstByte.WithLabelValues(of.outcome)
+	}
+	if s.exceeded == nil && o.BoundExceeded {
+		s.exceeded = m.exceeded.WithLabelValues(of.role, of.model)
+	}
+	for i, kind := range tokenKinds {
+		if s.tokens[i] == nil && o.Usage[kind.unit] > 0 {
+			s.tokens[i] = m.tokens.WithLabelValues(of.role, of.model, kind.name)
+		}
+	}
+	if s.cost == nil && o.Cost.Total > 0 {
+		s.cost = m.cost.WithLabelValues(of.role, of.model, of.basis)
 	}
 }
 

@@ -20,7 +20,7 @@ const flushEvery = time.Second
 
 // spend records one outcome. The request counts on the day of its admission.
 func (b *backend) spend(settings *settings, caller string, o relay.Outcome) {
-	b.metrics.observe(o)
+	b.metrics.observe(&o)
 	b.usage.Record(usage.Event{
 		Role: o.VirtualKey, Day: o.Started.In(settings.location()).Format(time.DateOnly),
 		Model: o.Model, Caller: caller, Counts: countsOf(o),

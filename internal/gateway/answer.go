@@ -14,9 +14,12 @@ import (
 // answer writes to a caller over HTTP. It belongs to one request.
 type answer struct {
 	w       http.ResponseWriter
+	request *http.Request
 	control *http.ResponseController
 	patient time.Duration // how long a write waits for the caller, at least
 	set     time.Time     // when the deadline was last set
+	status  int           // 0 until it is written
+	begun   bool          // a part of the body was written
 	broken  bool          // what was written isn't the whole answer
 }
 
@@ -25,20 +28,27 @@ var (
 	_ http.Flusher = (*answer)(nil)
 )
 
-func newAnswer(w http.ResponseWriter, live *live) *answer {
-	return &answer{w: w, control: http.NewResponseController(w), patient: live.IdleTimeout}
+func newAnswer(w http.ResponseWriter, r *http.Request, live *live) *answer {
+	return &answer{w: w, request: r, control: http.NewResponseController(w), patient: live.IdleTimeout}
 }
 
 // Header implements http.ResponseWriter.
 func (a *answer) Header() http.Header { return a.w.Header() }
 
 // WriteHeader implements http.ResponseWriter.
-func (a *answer) WriteHeader(status int) { a.w.WriteHeader(status) }
+func (a *answer) WriteHeader(status int) {
+	a.status = status
+	a.w.WriteHeader(status)
+}
 
 // Write implements http.ResponseWriter. It waits for a slow caller, but not for
 // ever.
 func (a *answer) Write(p []byte) (int, error) {
 	a.extend()
+	if !a.begun {
+		a.begun = true
+		gatherWhole(a.request, a.status, a.Header(), p)
+	}
 	return a.w.Write(p)
 }
 

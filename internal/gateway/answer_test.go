@@ -216,7 +216,7 @@ func TestAnswer_DeadlineOfWritesLeavesTimeForASilenceOfTheIdleTimeout(t *testing
 	synctest.Test(t, func(t *testing.T) {
 		const idle = 8 * time.Second
 		w := &writeDeadlines{ResponseRecorder: httptest.NewRecorder()}
-		a := newAnswer(w, &live{Settings: Settings{IdleTimeout: idle}})
+		a := newAnswer(w, httptest.NewRequest("POST", "/v1/chat/completions", nil), &live{Settings: Settings{IdleTimeout: idle}})
 		for _, pause := range []time.Duration{0, 999, 1, 500, 499, 2, 7999, 1000, 30} {
 			time.Sleep(pause * time.Millisecond)
 			if w.write.Before(time.Now()) && !w.write.IsZero() {

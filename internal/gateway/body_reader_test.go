@@ -46,7 +46,7 @@ func slowly(t *testing.T, from *paced) (took time.Duration, whole bool) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &deadlines{ResponseRecorder: httptest.NewRecorder()}
 		live := &live{Settings: Settings{MaxBodyBytes: 1 << 40}}
-		in := &bodyReader{from: from, call: &call{gateway: &Gateway{}, live: live, answer: newAnswer(w, live)}}
+		in := &bodyReader{from: from, call: &call{gateway: &Gateway{}, live: live, answer: newAnswer(w, httptest.NewRequest("POST", "/v1/chat/completions", nil), live)}}
 		began := time.Now()
 		in.start()
 		for buf := make([]byte, 1<<20); ; {

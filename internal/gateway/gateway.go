@@ -108,7 +108,7 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		off().Write(w)
 		return
 	}
-	a := newAnswer(w, live)
+	a := newAnswer(w, r, live)
 	if len(r.TransferEncoding) > 0 {
 		// Had it a Content-Length too, which net/http keeps to itself, something
 		// on the way may have read it otherwise (RFC 9112 §6.1).

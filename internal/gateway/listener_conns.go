@@ -103,9 +103,10 @@ func (l *Listener) admit(k *socket, accepted net.Conn) {
 // conn is a connection that is counted until it is closed.
 type conn struct {
 	net.Conn
-	owner  *Listener
-	server *server
-	closed atomic.Bool
+	owner    *Listener
+	server   *server
+	closed   atomic.Bool
+	gatherer gatherer
 }
 
 // Write fails after the listener was closed. Closing a TLS connection writes
@@ -114,7 +115,7 @@ func (c *conn) Write(b []byte) (int, error) {
 	if c.owner.requests.closed.Load() {
 		return 0, net.ErrClosed
 	}
-	return c.Conn.Write(b)
+	return c.gatherer.write(c.Conn, b)
 }
 
 // CloseWrite lets net/http end an answer such as 431 so that a caller who is

@@ -54,6 +54,7 @@ func (l *Listener) startServer(s *listenSettings) *server {
 		MaxHeaderBytes:               s.headerBytes,
 		ErrorLog:                     l.errors,
 		BaseContext:                  func(net.Listener) context.Context { return l.ctx },
+		ConnContext:                  withConn,
 		Protocols:                    new(http.Protocols),
 		HTTP2:                        &http.HTTP2Config{MaxConcurrentStreams: maxStreams, MaxReadFrameSize: maxFrame},
 		// No ReadTimeout and WriteTimeout: a stream may last.

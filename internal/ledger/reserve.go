@@ -64,7 +64,8 @@ type Reservation struct {
 	// sizeMatters says that a smaller request might not have been refused.
 	sizeMatters bool
 	n           int
-	holds       [MaxLimits]hold
+	holds       []hold  // in few, if they fit there
+	few         [3]hold // most virtual keys have no more limits
 }
 
 // The troubles with storage that aren't its own errors.
@@ -192,7 +193,9 @@ func (a *account) shut(mono int64) error {
 // where nothing else is in the way.
 func (a *account) fit(now moment, shared, own *scope, req *Request, r *Reservation, mayLower bool) (worst *Refusal, smaller bool) {
 	p := r.policy
-	r.n, r.sizeMatters = 0, false
+	if r.n, r.sizeMatters = 0, false; r.holds == nil {
+		r.holds = r.few[:0]
+	}
 	var sized *Refusal // by limits that a smaller request might pass
 	for i := range p.limits {
 		limit := &p.limits[i]
@@ -207,7 +210,7 @@ func (a *account) fit(now moment, shared, own *scope, req *Request, r *Reservati
 		amount := r.Amounts[limit.Unit]
 		reason := judge(limit, c, amount, p.soft)
 		if reason == None {
-			r.holds[r.n] = hold{counter: c, scope: sc, unit: limit.Unit, index: i, amount: amount, tick: c.tick(now)}
+			r.holds = append(r.holds[:r.n], hold{counter: c, scope: sc, unit: limit.Unit, index: i, amount: amount, tick: c.tick(now)})
 			r.n++
 			continue
 		}

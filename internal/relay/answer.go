@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"time"
 
 	"vault-plugin-secrets-portkey/internal/apierror"
 	"vault-plugin-secrets-portkey/internal/wire"
@@ -39,7 +40,7 @@ var (
 // A metered answer that isn't a stream and fits into one buffer is read whole
 // before its header goes out, which then says what it used. Longer ones, and
 // streams, say so in a trailer.
-func (x *exchange) copyAnswer(ctx context.Context, w Answer, resp *http.Response, idle *idleWatch) *apierror.Error {
+func (x *exchange) copyAnswer(ctx context.Context, w Answer, resp *http.Response) *apierror.Error {
 	mask := newMask(x.req.VirtualKey.Target.Masks())
 	x.meterAnswer(resp)
 	pool := &copyBuffers
@@ -49,15 +50,16 @@ func (x *exchange) copyAnswer(ctx context.Context, w Answer, resp *http.Response
 	buf := pool.Get().(*[]byte)
 	defer func() { pool.Put(buf) }()
 	out := &answerWriter{w: w, from: resp, mask: &mask, exchange: x, flush: resp.ContentLength < 0 || x.stream}
+	defer out.settleHead()
 	if x.stream {
 		out.begin() // its first event may be long in coming
 	}
 	body := mask.reader(resp.Body)
 	held := 0 // bytes that wait for the header
 	for {
-		idle.wait()
+		x.watch.wait()
 		n, readErr := body.Read((*buf)[held:])
-		idle.pause()
+		x.watch.pause()
 		n, held = n+held, 0
 		if out.mayHold() && readErr == nil && n+mask.longest < len(*buf) {
 			held = n
@@ -84,6 +86,10 @@ func (x *exchange) copyAnswer(ctx context.Context, w Answer, resp *http.Response
 	}
 }
 
+// headPatience is how long a stream's header waits, to go out with the first event:
+// providers send both at about the same time.
+const headPatience = 2 * time.Millisecond
+
 // answerWriter hands an answer to the caller as it comes.
 type answerWriter struct {
 	*exchange
@@ -91,6 +97,10 @@ type answerWriter struct {
 	from  *http.Response
 	mask  *mask
 	flush bool // each piece at once
+
+	mu        sync.Mutex // held to write to w, while a header may wait
+	headTimer *time.Timer
+	headWaits bool
 }
 
 // mayHold says whether the header may wait for more of the body.
@@ -111,6 +121,7 @@ func (a *answerWriter) pass(p []byte) *apierror.Error {
 func (a *answerWriter) last(p []byte) *apierror.Error {
 	a.whole = true
 	if a.begun {
+		a.settleHead()
 		if err := a.pass(p); err != nil {
 			return err
 		}
@@ -144,8 +155,37 @@ func (a *answerWriter) begin() {
 		a.w.Header().Del("Content-Length") // or there could be no trailer
 	}
 	a.send()
-	if a.stream {
+	if _, can := a.w.(http.Flusher); can && a.stream {
+		a.headWaits = true
+		a.headTimer = time.AfterFunc(headPatience, a.flushHead)
+	}
+}
+
+// flushHead sends a header that waits, without the first event.
+func (a *answerWriter) flushHead() {
+	defer func() {
+		if recover() != nil { // the door's
+			a.watch.cancel(internalError())
+		}
+	}()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.headWaits {
+		a.headWaits = false
 		flush(a.w)
+	}
+}
+
+// settleHead has the header go out with what is written next, or with the end.
+func (a *answerWriter) settleHead() {
+	if a.headTimer == nil {
+		return
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.headWaits {
+		a.headWaits = false
+		a.headTimer.Stop()
 	}
 }
 
@@ -161,6 +201,7 @@ func (a *answerWriter) write(p []byte) *apierror.Error {
 	if len(p) == 0 {
 		return nil
 	}
+	a.settleHead()
 	if _, err := a.w.Write(p); err != nil {
 		return writeError(err)
 	}

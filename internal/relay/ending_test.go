@@ -7,6 +7,8 @@ import (
 	"io"
 	"net/http"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"vault-plugin-secrets-portkey/internal/ledger"
 )
@@ -70,4 +72,77 @@ func TestRelay_ErrorEventOfABrokenStreamIsFlushed(t *testing.T) {
 	if w.aborted == nil || !bytes.Contains(w.Body.Bytes()[:w.sent], []byte("event: error")) {
 		t.Errorf("aborted with %v; %q was flushed of %q", w.aborted, w.Body.Bytes()[:w.sent], w.Body)
 	}
+}
+
+// flushes is a recorder that notes what was sent by each flush, and when.
+type flushes struct {
+	*recorder
+	began time.Time
+	sent  []string
+	at    []time.Duration
+	panic bool
+}
+
+func (f *flushes) Flush() {
+	if f.panic {
+		panic("the door's")
+	}
+	f.sent = append(f.sent, f.Body.String())
+	f.at = append(f.at, time.Since(f.began))
+}
+
+// paced is a stream that comes in pieces, each after its pause.
+func paced(pauses ...time.Duration) script {
+	return func(r *http.Request) (*http.Response, error) {
+		received(r)
+		from, to := io.Pipe()
+		go func() {
+			for _, pause := range pauses {
+				time.Sleep(pause)
+				_, _ = io.WriteString(to, chunkText)
+			}
+			_, _ = io.WriteString(to, chunkStop+chunkUsage+chunkDone)
+			_ = to.Close()
+		}()
+		return &http.Response{StatusCode: 200, ContentLength: -1, Header: http.Header{"Content-Type": {streamType}}, Body: from}, nil
+	}
+}
+
+func TestStream_HeaderGoesOutWithTheFirstEventOrSoon(t *testing.T) {
+	for name, c := range map[string]struct {
+		pause time.Duration
+		first string
+		at    time.Duration
+	}{
+		"an event at once":         {0, chunkText, 0},
+		"an event soon":            {time.Millisecond, chunkText, time.Millisecond},
+		"an event that takes long": {time.Second, "", headPatience},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := &flushes{recorder: newRecorder(), began: time.Now()}
+				settled(t.Context(), t, paced(c.pause, time.Second), w, chatRequest(t, chatAsked))
+				if w.sent[0] != c.first || w.at[0] != c.at {
+					t.Errorf("first sent: %q after %s, want %q after %s", w.sent[0], w.at[0], c.first, c.at)
+				}
+				if want := 3; c.first == "" && len(w.sent) != want+1 || c.first != "" && len(w.sent) != want {
+					t.Errorf("flushed %d times: %q", len(w.sent), w.sent)
+				}
+				if got := w.Body.String(); got != chunkText+chunkText+chunkStop+chunkUsage+chunkDone {
+					t.Errorf("the answer is %q", got)
+				}
+			})
+		})
+	}
+}
+
+// A panic of the door while the header waits must not end the process.
+func TestStream_ADoorThatPanicsWhileTheHeaderWaitsEndsTheRequestAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &flushes{recorder: newRecorder(), panic: true}
+		o := settled(t.Context(), t, paced(time.Second), w, chatRequest(t, chatAsked))
+		if o.Result != Failed {
+			t.Errorf("%+v", o)
+		}
+	})
 }

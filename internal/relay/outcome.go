@@ -95,6 +95,7 @@ type exchange struct {
 	admitted  bool        // past every check
 	sent      atomic.Bool // the provider may have the whole request
 	trace     httptrace.ClientTrace
+	watch     watch
 	status    int // the provider's, 0 before its answer
 	firstByte time.Time
 	begun     bool // the answer's header went to the caller

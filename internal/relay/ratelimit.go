@@ -19,10 +19,10 @@ func (x *exchange) tellRates(header http.Header) {
 		return
 	}
 	if left, ok := x.reservation.Tightest(ledger.Requests); ok {
-		setRate(header, "Requests", left.Limit.Max, left.Amount, left.Resets)
+		setRate(header, &requestRates, left.Limit.Max, left.Amount, left.Resets)
 	}
 	if left, ok := x.reservation.Tightest(ledger.Tokens, ledger.InputTokens, ledger.OutputTokens); ok {
-		setRate(header, "Tokens", left.Limit.Max, left.Amount, left.Resets)
+		setRate(header, &tokenRates, left.Limit.Max, left.Amount, left.Resets)
 	}
 }
 
@@ -30,22 +30,32 @@ func (x *exchange) tellRates(header http.Header) {
 func refusedRate(header http.Header, r *ledger.Refusal) {
 	switch r.Limit.Unit {
 	case ledger.Requests:
-		setRate(header, "Requests", r.Limit.Max, max(r.Limit.Max-r.Used-r.Reserved, 0), r.RetryAfter)
+		setRate(header, &requestRates, r.Limit.Max, max(r.Limit.Max-r.Used-r.Reserved, 0), r.RetryAfter)
 	case ledger.Tokens, ledger.InputTokens, ledger.OutputTokens:
-		setRate(header, "Tokens", r.Limit.Max, max(r.Limit.Max-r.Used-r.Reserved, 0), r.RetryAfter)
+		setRate(header, &tokenRates, r.Limit.Max, max(r.Limit.Max-r.Used-r.Reserved, 0), r.RetryAfter)
 	}
 }
 
-func setRate(header http.Header, what string, limit, left int64, resets time.Duration) {
+// rateNames are the headers of one kind of limit.
+type rateNames struct{ limit, remaining, reset string }
+
+var (
+	requestRates = rateNames{"X-Ratelimit-Limit-Requests", "X-Ratelimit-Remaining-Requests", "X-Ratelimit-Reset-Requests"}
+	tokenRates   = rateNames{"X-Ratelimit-Limit-Tokens", "X-Ratelimit-Remaining-Tokens", "X-Ratelimit-Reset-Tokens"}
+)
+
+func setRate(header http.Header, names *rateNames, limit, left int64, resets time.Duration) {
 	values := make([]string, 3) // one allocation, as net/http does for what it reads
-	values[0], values[1] = strconv.FormatInt(limit, 10), strconv.FormatInt(left, 10)
-	header["X-Ratelimit-Limit-"+what], header["X-Ratelimit-Remaining-"+what] = values[0:1:1], values[1:2:2]
-	name := "X-Ratelimit-Reset-" + what
+	text := strconv.AppendInt(make([]byte, 0, 40), limit, 10)
+	end := len(text)
+	both := string(strconv.AppendInt(text, left, 10))
+	values[0], values[1] = both[:end], both[end:]
+	header[names.limit], header[names.remaining] = values[0:1:1], values[1:2:2]
 	if resets <= 0 {
-		delete(header, name)
+		delete(header, names.reset)
 		return
 	}
 	// As OpenAI writes them: 6m0s, 1s.
 	values[2] = max(resets.Truncate(time.Second), time.Second).String()
-	header[name] = values[2:3:3]
+	header[names.reset] = values[2:3:3]
 }

@@ -173,7 +173,7 @@ func (r *Relay) Serve(ctx context.Context, w Answer, req *Request) {
 	x := &exchange{req: req, started: r.now(), counter: r.counter, outputCap: -1}
 	defer r.settle(x)
 	r.contain(func() {
-		w.Header().Set(TraceHeader, rand.Text())
+		w.Header()[TraceHeader] = []string{rand.Text()}
 		x.failure = internalError() // unless it returns
 		x.failure = r.relay(ctx, w, x)
 	})
@@ -241,16 +241,16 @@ func (r *Relay) relay(ctx context.Context, w Answer, x *exchange) *apierror.Erro
 		return err
 	}
 	x.admitted = true
-	ctx, cancel := context.WithTimeout(ctx, x.req.Timeout)
-	defer cancel()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	x.watch.start(x.req.Timeout, x.req.Idle, endpoint.URL.Host, cancel)
+	defer x.watch.stop()
 	resp, err := r.send(ctx, x, endpoint, payload)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = resp.Body.Close() }()
-	idle := watchIdle(x.req.Idle, cancel)
-	defer idle.pause()
-	return idle.verdict(x.copyAnswer(ctx, w, resp, idle), endpoint.URL.Host)
+	return x.copyAnswer(ctx, w, resp)
 }
 
 // CloseIdleConnections closes connections to providers that no request is on.

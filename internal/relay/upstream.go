@@ -33,7 +33,8 @@ func NewTransport(sandbox http.RoundTripper) *http.Transport {
 }
 
 // NewStreamTransport is NewTransport for streams, of which very many may be open:
-// its connections take as little memory as may be.
+// its connections take as little memory as may be, but send a usual request in one
+// piece.
 func NewStreamTransport(sandbox http.RoundTripper) *http.Transport {
 	t := &http.Transport{
 		Proxy:                 http.ProxyFromEnvironment,
@@ -44,6 +45,7 @@ func NewStreamTransport(sandbox http.RoundTripper) *http.Transport {
 		MaxIdleConns:          4096,
 		MaxIdleConnsPerHost:   1024,
 		IdleConnTimeout:       90 * time.Second,
+		WriteBufferSize:       6 << 10,
 	}
 	t.RegisterProtocol("sandbox", sandbox)
 	return t
@@ -52,18 +54,19 @@ func NewStreamTransport(sandbox http.RoundTripper) *http.Transport {
 // passRequestHeaders are the caller's headers that the provider may see. All
 // others stay here: credentials, cookies, Vault's and Portkey's own headers.
 // Accept-Encoding is the transport's business, and Idempotency-Key would let
-// the transport send a POST twice, which is charged twice.
+// the transport send a POST twice, which is charged twice. The names are canonical,
+// as the doors' are.
 var passRequestHeaders = []string{
 	"Accept", "Accept-Language", "Content-Type", "User-Agent",
-	"OpenAI-Beta", "Anthropic-Version", "Anthropic-Beta", "X-Client-Request-Id",
+	"Openai-Beta", "Anthropic-Version", "Anthropic-Beta", "X-Client-Request-Id",
 }
 
 func (r *Relay) send(ctx context.Context, x *exchange, endpoint *provider.Endpoint, body []byte) (*http.Response, *apierror.Error) {
 	req := x.req
 	up := &http.Request{Method: req.Method, URL: endpoint.URL, Host: endpoint.URL.Host, Header: make(http.Header, 8)}
 	for _, name := range passRequestHeaders {
-		if v := req.Header.Values(name); len(v) > 0 {
-			up.Header[http.CanonicalHeaderKey(name)] = v
+		if v := req.Header[name]; len(v) > 0 {
+			up.Header[name] = v
 		}
 	}
 	if upload := req.Upload; upload != nil {
@@ -73,8 +76,8 @@ func (r *Relay) send(ctx context.Context, x *exchange, endpoint *provider.Endpoi
 		ctx = x.setBody(ctx, up, body, r.traced)
 		up.Header["Content-Type"] = jsonContent
 	}
-	if up.Header.Get("User-Agent") == "" {
-		up.Header.Set("User-Agent", "vault-plugin-secrets-portkey")
+	if agent := up.Header["User-Agent"]; len(agent) == 0 || agent[0] == "" {
+		up.Header["User-Agent"] = ownAgent
 	}
 	endpoint.Authenticate(up.Header)
 
@@ -108,11 +111,14 @@ func (r *Relay) send(ctx context.Context, x *exchange, endpoint *provider.Endpoi
 	return resp, nil
 }
 
-var jsonContent = []string{"application/json"}
+var (
+	jsonContent = []string{"application/json"}
+	ownAgent    = []string{"vault-plugin-secrets-portkey"}
+)
 
 // smallBody is the longest body that fits into the transport's buffer together with
 // a usual head.
-const smallBody = 7 << 10
+const smallBody = 5 << 10
 
 // setBody gives a request its body, in a way that tells when the provider may have
 // all of it. A small one goes out with the request's head: the transport does so
@@ -200,10 +206,7 @@ func upstreamError(ctx context.Context, host string, err error) *apierror.Error 
 	case errors.Is(ctx.Err(), context.Canceled):
 		return gone(ctx)
 	case errors.Is(ctx.Err(), context.DeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
-		return &apierror.Error{
-			Status: http.StatusGatewayTimeout, Type: apierror.TypeAPI, Code: apierror.CodeTimeout,
-			Message: fmt.Sprintf("the provider at %s did not finish its answer in time; ask for less output, or raise upstream_timeout (in config for Vault's own path, in config/gateway for the gateway)", host),
-		}
+		return tooSlow(host)
 	}
 	return unreachable(fmt.Sprintf("the provider at %s could not be reached or broke off: %s", host, reason(err)))
 }

@@ -3,7 +3,6 @@
 package relay
 
 import (
-	"fmt"
 	"net/http"
 	"strconv"
 	"strings"
@@ -29,13 +28,16 @@ func (x *exchange) tellUse(header http.Header) {
 	if o.Basis, o.Usage = x.used(); o.Basis != Reported {
 		return
 	}
-	prefix := ""
+	usage, cost := UsageHeader, CostHeader
 	if x.begun {
-		prefix = http.TrailerPrefix
+		usage, cost = http.TrailerPrefix+UsageHeader, http.TrailerPrefix+CostHeader
 	}
-	header.Set(prefix+UsageHeader, useText(&o.Usage))
+	values := make([]string, 2)
+	values[0] = useText(&o.Usage)
+	header[usage] = values[0:1:1]
 	if x.charge(&o); !o.Unpriced {
-		header.Set(prefix+CostHeader, costText(o.Cost.Total))
+		values[1] = costText(o.Cost.Total)
+		header[cost] = values[1:2:2]
 	}
 }
 
@@ -58,9 +60,13 @@ func useText(u *price.Usage) string {
 
 // costText is an amount in USD, without trailing zeros: "0.00125".
 func costText(n price.NanoUSD) string {
-	whole, fraction := n/price.USD, n%price.USD
+	whole, fraction := int64(n/price.USD), int64(n%price.USD)
+	b := strconv.AppendInt(make([]byte, 0, 32), whole, 10)
 	if fraction == 0 {
-		return strconv.FormatInt(int64(whole), 10)
+		return string(b)
 	}
-	return strconv.FormatInt(int64(whole), 10) + "." + strings.TrimRight(fmt.Sprintf("%09d", int64(fraction)), "0")
+	at := len(b)
+	b = strconv.AppendInt(b, int64(price.USD)+fraction, 10) // 1 and nine digits
+	b[at] = '.'
+	return strings.TrimRight(string(b), "0")
 }
