@@ -3,6 +3,7 @@ module vault-plugin-secrets-portkey
 go 1.26.0
 
 require (
+	github.com/cbroglie/mustache v1.4.2
 	github.com/evanphx/json-patch/v5 v5.9.11
 	github.com/hashicorp/go-hclog v1.6.3
 	github.com/hashicorp/go-uuid v1.0.4
