@@ -15,7 +15,7 @@ import (
 type answer struct {
 	w       http.ResponseWriter
 	request *http.Request
-	control *http.ResponseController
+	control http.ResponseController
 	patient time.Duration // how long a write waits for the caller, at least
 	set     time.Time     // when the deadline was last set
 	status  int           // 0 until it is written
@@ -29,7 +29,7 @@ var (
 )
 
 func newAnswer(w http.ResponseWriter, r *http.Request, live *live) *answer {
-	return &answer{w: w, request: r, control: http.NewResponseController(w), patient: live.IdleTimeout}
+	return &answer{w: w, request: r, control: *http.NewResponseController(w), patient: live.IdleTimeout}
 }
 
 // Header implements http.ResponseWriter.

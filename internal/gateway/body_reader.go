@@ -28,6 +28,7 @@ type bodyReader struct {
 	n       int64
 	began   time.Time
 	set     time.Time // when the deadline was last set
+	ended   bool
 }
 
 // start gives the body its first deadline.
@@ -50,7 +51,12 @@ func (b *bodyReader) extend(now time.Time) {
 }
 
 // finish takes the deadline away, once the body has been read.
-func (b *bodyReader) finish() { _ = b.call.answer.control.SetReadDeadline(time.Time{}) }
+func (b *bodyReader) finish() {
+	if !b.ended {
+		b.ended = true
+		_ = b.call.answer.control.SetReadDeadline(time.Time{})
+	}
+}
 
 // Read implements io.Reader.
 func (b *bodyReader) Read(p []byte) (int, error) {

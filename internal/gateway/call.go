@@ -42,7 +42,7 @@ func (c *call) serve(ctx context.Context) *apierror.Error {
 	}
 	req.Method, req.Path, req.RawQuery, req.Header = c.http.Method, c.route.path, c.query, c.http.Header
 	req.Object, req.Upload = c.body.object, c.body.upload()
-	req.Timeout, req.Idle = c.live.UpstreamTimeout, c.live.IdleTimeout
+	req.Timeout, req.Idle, req.Cancel = c.live.UpstreamTimeout, c.live.IdleTimeout, c.cancel
 	c.live.cors.apply(c.answer.Header(), c.http)
 	c.gateway.relay.Serve(ctx, c.answer, req)
 	return nil

@@ -24,8 +24,7 @@ const maxShown = 1 << 20
 func (b *body) shown(model string, modelOnly bool) ([]byte, *apierror.Error) {
 	s := shownObject{text: append(make([]byte, 0, 256), '{'), modelOnly: modelOnly}
 	if model != "" {
-		value, _ := json.Marshal(model) // strings always marshal
-		s.add([]byte("model"), value, true)
+		s.add([]byte("model"), appendKey(nil, []byte(model)), true)
 	}
 	switch {
 	case b.object != nil:

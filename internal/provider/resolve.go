@@ -82,7 +82,7 @@ func (p *Provider) resolve(c Config) (*Target, error) {
 		return nil, err
 	}
 	secret := func() string { return c.Secret }
-	return &Target{provider: p, base: base, secret: secret, masks: masksOf(secret()), headers: headers}, nil
+	return &Target{provider: p, base: base, secret: secret, masks: masksOf(secret()), bearer: bearerOf(secret()), headers: headers}, nil
 }
 
 func (p *Provider) checkSecret(secret string) error {

@@ -22,6 +22,7 @@ type Target struct {
 	// types have; a function it can't look into.
 	secret  func() string
 	masks   func() [][]byte // what Masks returns
+	bearer  func() []string // the header's value for SchemeBearer
 	headers []header
 }
 
@@ -118,11 +119,18 @@ func (e *Endpoint) Authenticate(h http.Header) {
 	}
 	switch e.auth.Scheme {
 	case SchemeBearer:
-		h["Authorization"] = []string{"Bearer " + secret}
+		h["Authorization"] = e.target.bearer()
 	case SchemeHeader:
 		h[e.auth.Header] = []string{secret}
 	case SchemeNone:
 	}
+}
+
+// bearerOf is the value of an Authorization header, made once. It is a function as
+// Target.secret is.
+func bearerOf(secret string) func() []string {
+	value := []string{"Bearer " + secret}
+	return func() []string { return value[:1:1] }
 }
 
 // WithoutSecret returns an endpoint whose Authenticate sets everything but the

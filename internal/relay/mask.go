@@ -73,7 +73,7 @@ func (m *mask) reader(r io.Reader) io.Reader {
 	if len(m.secrets) == 0 {
 		return r
 	}
-	return &maskReader{mask: m, from: r, carry: make([]byte, 0, m.longest)}
+	return &maskReader{mask: m, from: r}
 }
 
 type maskReader struct {

@@ -98,6 +98,10 @@ type Request struct {
 	// entities apart. Zone is where their calendar windows begin; nil means UTC.
 	Entity string
 	Zone   *time.Location
+	// Cancel, if given, ends the context that Serve is called with, by a cause. The
+	// relay ends the exchange by it where it takes too long, rather than by a context
+	// of its own. The door must call it too, after Serve.
+	Cancel context.CancelCauseFunc
 	// Settled, if given, is told the outcome, once, before Serve returns.
 	Settled func(Outcome)
 }
@@ -174,7 +178,7 @@ func (r *Relay) Serve(ctx context.Context, w Answer, req *Request) {
 	defer r.settle(x)
 	r.contain(func() {
 		w.Header()[TraceHeader] = []string{rand.Text()}
-		x.failure = internalError() // unless it returns
+		x.failure = unfinished // unless it returns
 		x.failure = r.relay(ctx, w, x)
 	})
 	if x.failure != nil {
@@ -241,8 +245,11 @@ func (r *Relay) relay(ctx context.Context, w Answer, x *exchange) *apierror.Erro
 		return err
 	}
 	x.admitted = true
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
+	cancel := x.req.Cancel
+	if cancel == nil {
+		ctx, cancel = context.WithCancelCause(ctx)
+		defer cancel(nil)
+	}
 	x.watch.start(x.req.Timeout, x.req.Idle, endpoint.URL.Host, cancel)
 	defer x.watch.stop()
 	resp, err := r.send(ctx, x, endpoint, payload)
@@ -261,6 +268,9 @@ func (r *Relay) CloseIdleConnections() {
 		}
 	}
 }
+
+// unfinished is the failure of a request that is under way; nobody changes it.
+var unfinished = internalError()
 
 func internalError() *apierror.Error {
 	return &apierror.Error{

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"math/rand/v2"
+	"mime"
 	"strings"
 	"testing"
 )
@@ -15,11 +16,16 @@ type reading struct {
 	said string // the fields, and the error
 	out  string
 	err  error
+	ends string // how the closing delimiter begins, with the line's end before it
 }
 
 // read reads a form, with a Scan or without, by Reads of the sizes of next.
 func readForm(t testing.TB, body io.Reader, contentType string, scan bool, next func() int) reading {
-	var r reading
+	_, params, err := mime.ParseMediaType(contentType)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := reading{ends: "\r\n--" + params["boundary"] + "--"}
 	var later []FormField
 	f := newForm(t, body, contentType, FormOptions{MaxParts: 9, MaxField: 300, Later: func(p FormField) error {
 		later = append(later, p)
@@ -52,7 +58,7 @@ func sameReading(t testing.TB, how, body string, got, want reading) {
 	if got.err == io.EOF && got.out != body || !strings.HasPrefix(body, got.out) {
 		t.Fatalf("%q, %s: handed on\n%q", body, how, got.out)
 	}
-	if got.err != io.EOF && strings.Contains(got.out, "--"+boundary+"--") {
+	if got.err != io.EOF && strings.Contains("\r\n"+got.out, got.ends) {
 		t.Fatalf("%q, %s: the closing delimiter was handed on, then %v", body, how, got.err)
 	}
 }

@@ -63,6 +63,9 @@ type Meter struct {
 	// holdAt where those start that wait, and out is what precedes p[from:].
 	held, out    []byte
 	from, holdAt int
+
+	parsed Usage // what Usage has found, if it is known
+	known  bool
 }
 
 // event is what is known of the event that is being read.
@@ -101,6 +104,7 @@ func NewMeter(kind Kind, stream, dropUsageChunk bool) *Meter {
 // What is returned is a part of p or a buffer of the meter's; it is valid
 // until p is changed or Next is called again. Next never changes p.
 func (m *Meter) Next(p []byte) []byte {
+	m.known = false
 	if !m.stream {
 		m.tap.feed(p)
 		m.offset += int64(len(p))
@@ -129,7 +133,7 @@ func (m *Meter) Next(p []byte) []byte {
 // Next, and not at all if the body broke off: what waits then is a part of an
 // event that no reader of the stream would take for one.
 func (m *Meter) Finish() []byte {
-	m.over = true
+	m.over, m.known = true, false
 	if !m.stream {
 		return nil
 	}

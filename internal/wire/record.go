@@ -63,6 +63,13 @@ func (m *Meter) responseEvent(name string) bool {
 // Usage is what the answer has said so far of the tokens that it used. In a
 // stream, what comes later replaces what came before.
 func (m *Meter) Usage() Usage {
+	if !m.known {
+		m.parsed, m.known = m.parseUsage(), true
+	}
+	return m.parsed
+}
+
+func (m *Meter) parseUsage() Usage {
 	raw, final := m.usage, m.ended || m.usageFinal || m.over && m.usageLast
 	if !m.stream {
 		if !m.tap.whole() || m.tap.usageAt == usageNowhere {
