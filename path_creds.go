@@ -90,6 +90,10 @@ func (b *backend) readCreds(ctx context.Context, req *logical.Request, d *framew
 	if err := b.leased.entries.put(ctx, req.Storage, hash, k); err != nil {
 		return nil, err
 	}
+	// Who comes with it at once has it in memory, and isn't taken for a guesser.
+	if _, err := b.leased.find(ctx, req.Storage, hash); err != nil {
+		b.Logger().Debug("a new leased key couldn't be read back yet", "error", err)
+	}
 	return b.leaseAnswer(k, key, b.gatewayURL(), term), nil
 }
 
