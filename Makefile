@@ -12,7 +12,7 @@ BUILD   := CGO_ENABLED=0 go build -trimpath -buildvcs=false -pgo=$(PROFILE) -ldf
 GOFILES := $(shell find . -name '*.go' -not -path '*/node_modules/*')
 PLATFORMS := linux/amd64 linux/arm64 darwin/amd64 darwin/arm64
 
-.PHONY: help build release dev demo test test-unit test-integration soak bench fuzz lint vulncheck fmt clean
+.PHONY: help build release dev demo test test-unit test-integration soak bench docs fuzz lint vulncheck fmt clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-18s %s\n", $$1, $$2}'
@@ -62,6 +62,9 @@ fuzz: ## Each fuzz test for FUZZTIME (10m)
 
 lint: ## gofmt, go vet, golangci-lint
 	@scripts/lint.sh
+
+docs: ## Copy the tested examples into the documentation
+	go run ./tools/snippets docs/clients.md
 
 vulncheck: ## Known vulnerabilities in what the plugin links (asks the network)
 	go run golang.org/x/vuln/cmd/govulncheck@v1.9.0 ./...

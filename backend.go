@@ -89,6 +89,7 @@ type backend struct {
 	keys     *entryStore[providerKey]
 	roles    *entryStore[role]
 	leased   *leasedKeys
+	prompts  *promptTemplates
 
 	gateway        *gateway.Gateway
 	door           *door
@@ -97,8 +98,8 @@ type backend struct {
 	gatewayProblem atomic.Pointer[string] // why it can't be started
 
 	// One lock per name, striped. A role's lock is taken before a key's.
-	keyLocks, roleLocks []*locksutil.LockEntry
-	settingsLock        sync.Mutex
+	keyLocks, roleLocks, promptLocks []*locksutil.LockEntry
+	settingsLock                     sync.Mutex
 }
 
 // How many decoded entries stay in memory: more than a busy mount uses in a
@@ -115,6 +116,9 @@ func newBackend(o Options) (*backend, error) {
 		transport: o.Transport,
 		keyLocks:  locksutil.CreateLocks(),
 		roleLocks: locksutil.CreateLocks(),
+
+		promptLocks: locksutil.CreateLocks(),
+
 		alerts:    make(alerts, 256),
 		wallClock: o.Now != nil,
 	}
@@ -137,7 +141,7 @@ func newBackend(o Options) (*backend, error) {
 	b.metrics = newMetrics()
 	b.usage = usage.New(usage.Options{Prefix: usagePrefix, Now: b.now})
 
-	var errs [7]error
+	var errs [8]error
 	b.catalogue, errs[0] = provider.Load()
 	b.settings, errs[1] = newEntryStore("", 1, (*settings).prepare)
 	b.keys, errs[2] = newEntryStore(keyPrefix, cachedKeys, b.prepareKey)
@@ -145,6 +149,7 @@ func newBackend(o Options) (*backend, error) {
 	b.prices, errs[4] = newPrices()
 	b.leased, errs[5] = newLeasedKeys()
 	b.gatewayStore, errs[6] = newEntryStore(gatewayPrefix, 1, (*gatewaySettings).prepare)
+	b.prompts, errs[7] = newPromptTemplates()
 	if err := errors.Join(errs[:]...); err != nil {
 		return nil, err
 	}
@@ -160,6 +165,7 @@ func newBackend(o Options) (*backend, error) {
 			b.pathKeys(),
 			b.pathRoles(),
 			b.pathProxy(),
+			b.pathPrompts(),
 			b.pathGateway(),
 			b.pathCreds(),
 			b.pathUsage(),
@@ -234,6 +240,7 @@ func (b *backend) invalidate(_ context.Context, key string) {
 	b.roles.invalidate(key)
 	b.prices.invalidate(key)
 	b.leased.entries.invalidate(key)
+	b.prompts.invalidate(key)
 }
 
 // clean ends the mount's work. Vault holds locks meanwhile, so it is quick.

@@ -111,7 +111,17 @@ func (d *door) Request(ctx context.Context, name string, caller gateway.Caller) 
 	if err != nil {
 		return nil, storageUnavailable(err)
 	}
-	return d.b.relayRequest(ctx, storage, settings, name, caller.Entity, nil)
+	return d.b.relayRequest(ctx, storage, settings, name, payer{entity: caller.Entity}, nil)
+}
+
+// Prompt implements gateway.Mount.
+func (d *door) Prompt(ctx context.Context, call *gateway.PromptCall) ([]byte, *relay.Request, *apierror.Error) {
+	storage := *d.storage.Load()
+	settings, err := d.b.readSettings(ctx, storage)
+	if err != nil {
+		return nil, nil, storageUnavailable(err)
+	}
+	return d.b.runPrompt(ctx, storage, settings, call, nil)
 }
 
 // A sentinel lease watches over the grants of one token: Vault ends it when the
@@ -137,8 +147,8 @@ func (b *backend) sentinelSecret() *framework.Secret {
 	}
 }
 
-// nonceOf returns the gateway's nonce in a request on the proxy path, and takes it
-// out.
+// nonceOf returns the gateway's nonce in a request that the gateway might have put,
+// and takes it out.
 func nonceOf(req *logical.Request) (nonce string, given bool) {
 	v, given := req.Data[gateway.NonceField]
 	if !given {
@@ -151,9 +161,9 @@ func nonceOf(req *logical.Request) (nonce string, given bool) {
 
 // testify answers the gateway, which asks in a caller's name: by now Vault has let
 // the caller in.
-func (b *backend) testify(req *logical.Request, nonce, role, path string) *logical.Response {
+func (b *backend) testify(req *logical.Request, nonce string) *logical.Response {
 	t := &gateway.Testimony{
-		Nonce: nonce, Method: methodOf(req.Operation), Role: role, Path: path, Caller: callerOf(req),
+		Nonce: nonce, Method: methodOf(req.Operation), Path: req.Path, Caller: callerOf(req),
 	}
 	if req.Operation == logical.UpdateOperation {
 		t.Fields = req.Data
@@ -180,11 +190,11 @@ func (b *backend) testify(req *logical.Request, nonce, role, path string) *logic
 
 // redirect sends the caller of an inline request on to the gateway; nil if the
 // request is to be answered here.
-func (b *backend) redirect(req *logical.Request, role, path string) *logical.Response {
+func (b *backend) redirect(req *logical.Request) *logical.Response {
 	if req.WrapInfo != nil && req.WrapInfo.TTL > 0 { // a wrapped answer hides the redirect
 		return nil
 	}
-	r := &gateway.Inline{Method: methodOf(req.Operation), Role: role, Path: path, Caller: callerOf(req)}
+	r := &gateway.Inline{Method: methodOf(req.Operation), Path: req.Path, Caller: callerOf(req)}
 	if req.Operation == logical.UpdateOperation {
 		r.Fields = req.Data
 	} else {

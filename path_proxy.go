@@ -62,12 +62,12 @@ func (b *backend) proxy(ctx context.Context, req *logical.Request, _ *framework.
 	// where they came: the path, and the body.
 	name, path, _ := strings.Cut(strings.TrimPrefix(req.Path, proxyPrefix), "/")
 	if nonce, given := nonceOf(req); given {
-		return b.testify(req, nonce, name, path), nil
+		return b.testify(req, nonce), nil
 	}
-	if elsewhere := b.redirect(req, name, path); elsewhere != nil {
+	if elsewhere := b.redirect(req); elsewhere != nil {
 		return elsewhere, nil
 	}
-	answer := b.serveInline(ctx, req, name, func(r *relay.Request) error {
+	answer := b.serveInline(ctx, req, b.onVirtualKey(ctx, req, name, func(r *relay.Request) error {
 		r.Path = path
 		r.Method = methodOf(req.Operation)
 		if req.Operation != logical.UpdateOperation {
@@ -77,13 +77,34 @@ func (b *backend) proxy(ctx context.Context, req *logical.Request, _ *framework.
 		var err error
 		r.Body, err = bodyOf(req.Data)
 		return err
-	})
+	}))
 	return answer.response(), nil
 }
 
-// serveInline takes one call on the virtual key called name through checks and
-// relay, and returns what the caller gets. fill completes the relay's request.
-func (b *backend) serveInline(ctx context.Context, req *logical.Request, name string, fill func(*relay.Request) error) *bufferedAnswer {
+// inlineRequest makes the relay's request of a call, all but the caller's header and
+// the times. What comes of it goes to outcome.
+type inlineRequest func(settings *settings, outcome *relay.Outcome) (*relay.Request, *apierror.Error)
+
+// onVirtualKey makes the request of a call on the virtual key called name. fill adds
+// what the caller sends; its error is the caller's.
+func (b *backend) onVirtualKey(ctx context.Context, req *logical.Request, name string, fill func(*relay.Request) error) inlineRequest {
+	return func(settings *settings, outcome *relay.Outcome) (*relay.Request, *apierror.Error) {
+		call, refusal := b.relayRequest(ctx, req.Storage, settings, name, payer{entity: req.EntityID}, outcome)
+		if refusal != nil {
+			return nil, refusal
+		}
+		if err := fill(call); err != nil {
+			return nil, &apierror.Error{
+				Status: http.StatusBadRequest, Type: apierror.TypeInvalidRequest, Code: apierror.CodeInvalidRequest, Message: err.Error(),
+			}
+		}
+		return call, nil
+	}
+}
+
+// serveInline takes one call through checks and relay, and returns what the caller
+// gets.
+func (b *backend) serveInline(ctx context.Context, req *logical.Request, prepare inlineRequest) *bufferedAnswer {
 	refuse := func(e *apierror.Error) *bufferedAnswer {
 		answer := newBufferedAnswer(0)
 		e.Write(answer)
@@ -111,18 +132,13 @@ func (b *backend) serveInline(ctx context.Context, req *logical.Request, name st
 	}
 
 	answer := newBufferedAnswer(settings.inlineMaxAnswerBytes())
-	call, refusal := b.relayRequest(ctx, req.Storage, settings, name, req.EntityID, &answer.outcome)
+	call, refusal := prepare(settings, &answer.outcome)
 	if refusal != nil {
 		return refuse(refusal)
 	}
 	answer.redactions, answer.budget = call.VirtualKey.Target.Redactions(), &b.buffered
 	defer answer.release()
 	call.Header, call.Timeout = http.Header(req.Headers), settings.upstreamTimeout()
-	if err := fill(call); err != nil {
-		return refuse(&apierror.Error{
-			Status: http.StatusBadRequest, Type: apierror.TypeInvalidRequest, Code: apierror.CodeInvalidRequest, Message: err.Error(),
-		})
-	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(b.activity.ctx, cancel)()
@@ -135,14 +151,18 @@ func (b *backend) serveInline(ctx context.Context, req *logical.Request, name st
 	return answer
 }
 
-// relayRequest is what every door hands to the relay for a caller with this entity
-// id on the virtual key called name: all but what the caller sends, and how long
-// it may take. outcome, if given, takes what came of it.
-func (b *backend) relayRequest(ctx context.Context, storage logical.Storage, settings *settings, name, entity string, outcome *relay.Outcome) (*relay.Request, *apierror.Error) {
-	vk, refusal := b.virtualKey(ctx, storage, settings, name, entity)
+// payer is whom a request is counted for besides its virtual key: the caller's entity
+// and the prompt template, each empty for none.
+type payer struct{ entity, prompt string }
+
+// relayRequest is what every door hands to the relay for a request on the virtual key
+// called name: all but what the caller sends, and how long it may take. outcome, if
+// given, takes what came of it.
+func (b *backend) relayRequest(ctx context.Context, storage logical.Storage, settings *settings, name string, from payer, outcome *relay.Outcome) (*relay.Request, *apierror.Error) {
+	vk, refusal := b.virtualKey(ctx, storage, settings, name, from.entity)
 	if refusal != nil {
 		if refusal.Code != apierror.CodeVirtualKeyNotFound {
-			b.spend(settings, entity, relay.Outcome{VirtualKey: name, Result: relay.Refused, Code: refusal.Code, Started: b.now()})
+			b.spend(settings, from, relay.Outcome{VirtualKey: name, Result: relay.Refused, Code: refusal.Code, Started: b.now()})
 		}
 		return nil, refusal
 	}
@@ -152,12 +172,12 @@ func (b *backend) relayRequest(ctx context.Context, storage logical.Storage, set
 	}
 	return &relay.Request{
 		VirtualKey: vk, Book: book, DefaultOutputCap: int64(settings.outputCap()),
-		Ledger: b.ledger.Load(), Entity: entity, Zone: settings.location(),
+		Ledger: b.ledger.Load(), Entity: from.entity, Zone: settings.location(),
 		Settled: func(o relay.Outcome) {
 			if outcome != nil {
 				*outcome = o
 			}
-			b.spend(settings, entity, o)
+			b.spend(settings, from, o)
 		},
 	}, nil
 }

@@ -49,14 +49,14 @@ func (b *backend) pathProxyCLI() *framework.Path {
 
 func (b *backend) proxyCLI(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 	name := strings.TrimSuffix(strings.TrimPrefix(req.Path, proxyPrefix), "/")
-	answer := b.serveInline(ctx, req, name, func(r *relay.Request) error {
+	answer := b.serveInline(ctx, req, b.onVirtualKey(ctx, req, name, func(r *relay.Request) error {
 		if err := unknownFields(req, d); err != nil {
 			return err
 		}
 		body, err := chatRequest(d)
 		r.Method, r.Path, r.Body = http.MethodPost, "v1/chat/completions", body
 		return err
-	})
+	}))
 	if answer.status != http.StatusOK {
 		return answer.response(), nil
 	}

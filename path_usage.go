@@ -29,7 +29,8 @@ func (b *backend) pathUsage() []*framework.Path {
 		"role":     {Type: framework.TypeString, Description: "Name of the virtual key."},
 		"from":     {Type: framework.TypeString, Query: true, Description: "First day, as 2027-01-31. 30 days are shown if neither from nor to is given."},
 		"to":       {Type: framework.TypeString, Query: true, Description: "Last day, as 2027-01-31; today if left out."},
-		"group_by": {Type: framework.TypeCommaStringSlice, Query: true, Description: "What rows are told apart by: any of day, model, entity (and role, over all virtual keys)."},
+		"group_by": {Type: framework.TypeCommaStringSlice, Query: true, Description: "What rows are told apart by: any of day, model, entity, prompt (and role, over all virtual keys)."},
+		"prompt":   {Type: framework.TypeString, Query: true, Description: "Count only the requests on this prompt template."},
 	}
 	answer := map[string]*framework.FieldSchema{
 		"from":      {Type: framework.TypeString, Required: true, Description: "First day."},
@@ -48,7 +49,7 @@ func (b *backend) pathUsage() []*framework.Path {
 	return []*framework.Path{
 		{
 			Pattern: "usage/?$",
-			Fields:  map[string]*framework.FieldSchema{"from": query["from"], "to": query["to"], "group_by": query["group_by"]},
+			Fields:  map[string]*framework.FieldSchema{"from": query["from"], "to": query["to"], "group_by": query["group_by"], "prompt": query["prompt"]},
 			Operations: map[logical.Operation]framework.OperationHandler{
 				logical.ReadOperation: read(b.readAllUsage, "Read the usage of all virtual keys.", answer),
 				logical.ListOperation: &framework.PathOperation{
@@ -100,6 +101,7 @@ func (b *backend) usageQuery(ctx context.Context, req *logical.Request, d *frame
 	q := &usageQuery{zone: settings.location().String()}
 	setString(d, "from", &q.From)
 	setString(d, "to", &q.To)
+	setString(d, "prompt", &q.Prompt)
 	if q.To == "" {
 		q.To = today.Format(time.DateOnly)
 	}
@@ -128,12 +130,12 @@ func (q *usageQuery) groupBy(d *framework.FieldData, dimensions []usage.Dimensio
 	}
 	for _, name := range names.([]string) {
 		switch dimension := usage.Dimension(strings.ToLower(name)); dimension {
-		case usage.ByDay, usage.ByModel, usage.ByCaller:
+		case usage.ByDay, usage.ByModel, usage.ByCaller, usage.ByPrompt:
 			q.GroupBy = append(q.GroupBy, dimension)
 		case "role":
 			q.byRole = true
 		default:
-			return fmt.Errorf("group_by: %.40q is none of day, model, entity, role", name)
+			return fmt.Errorf("group_by: %.40q is none of day, model, entity, prompt, role", name)
 		}
 	}
 	return nil
@@ -170,7 +172,7 @@ func (b *backend) readAllUsage(ctx context.Context, req *logical.Request, d *fra
 // doesn't tell apart are added up.
 func (b *backend) usageOf(ctx context.Context, storage logical.Storage, q *usageQuery, roles []string) (*logical.Response, error) {
 	var total usage.Counts
-	type rowKey struct{ role, day, model, caller string }
+	type rowKey struct{ role, day, model, caller, prompt string }
 	sums, order := map[rowKey]*usage.Counts{}, []rowKey{}
 	add := func(key rowKey, c usage.Counts) {
 		if sums[key] == nil {
@@ -194,16 +196,17 @@ func (b *backend) usageOf(ctx context.Context, storage logical.Storage, q *usage
 			add(rowKey{role: name}, sum)
 		}
 		for _, r := range rows {
-			add(rowKey{name, r.Day, r.Model, r.Caller}, r.Counts)
+			add(rowKey{name, r.Day, r.Model, r.Caller, r.Prompt}, r.Counts)
 		}
 	}
 	slices.SortFunc(order, func(a, b rowKey) int {
-		return cmp.Or(cmp.Compare(a.role, b.role), cmp.Compare(a.day, b.day), cmp.Compare(a.model, b.model), cmp.Compare(a.caller, b.caller))
+		return cmp.Or(cmp.Compare(a.role, b.role), cmp.Compare(a.day, b.day), cmp.Compare(a.model, b.model),
+			cmp.Compare(a.caller, b.caller), cmp.Compare(a.prompt, b.prompt))
 	})
 	rows := make([]any, len(order))
 	for i, key := range order {
 		row := countsData(*sums[key])
-		for name, value := range map[string]string{"role": key.role, "day": key.day, "model": key.model, "entity": key.caller} {
+		for name, value := range map[string]string{"role": key.role, "day": key.day, "model": key.model, "entity": key.caller, "prompt": key.prompt} {
 			if q.tells(name) {
 				row[name] = value
 			}
@@ -255,4 +258,6 @@ crash loses at most what the last second added to this record.
     vault read <mount>/usage/team-a
     vault read <mount>/usage/team-a from=2027-01-01 to=2027-01-31 group_by=entity
     vault read <mount>/usage group_by=role,model
+    vault read <mount>/usage group_by=prompt
+    vault read <mount>/usage prompt=greeting group_by=day,model
 `

@@ -214,7 +214,7 @@ func TestUsage_BadQueriesAreRefused(t *testing.T) {
 		{map[string]any{"from": "2026-05-01T00:00:00Z"}, "from:"},
 		{map[string]any{"from": "2026-05-02"}, "is after"},
 		{map[string]any{"from": "2026-05-02", "to": "2026-05-01"}, "is after"},
-		{map[string]any{"group_by": "day,color"}, "none of day, model, entity, role"},
+		{map[string]any{"group_by": "day,color"}, "none of day, model, entity, prompt, role"},
 		{map[string]any{"groupby": "day"}, `did you mean "group_by"`},
 		{map[string]any{"from": strings.Repeat("9", 1000)}, "from:"},
 	} {

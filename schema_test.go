@@ -46,6 +46,17 @@ func exercises() []struct {
 		{logical.UpdateOperation, "proxy/r", map[string]any{"model": "m", "prompt": "Hello"}},
 		{logical.UpdateOperation, "proxy/r/v1/chat/completions", chatBody("m")},
 		{logical.ReadOperation, "proxy/r/v1/models", nil},
+		{logical.CreateOperation, "prompts/p", with(greeting("Hi"), map[string]any{"parameters": map[string]any{"n": 1}, "locked": "model", "partials": "a=b", "metadata": "a=b", "note": "n"})},
+		{logical.UpdateOperation, "prompts/p", map[string]any{"model": "m"}},
+		{logical.PatchOperation, "prompts/p", map[string]any{"variables": []any{map[string]any{"name": "name", "default": 1}, "x"}, "locked": nil}},
+		{logical.ReadOperation, "prompts/p", nil},
+		{logical.ReadOperation, "prompts/p@1", nil},
+		{logical.ListOperation, "prompts/", nil},
+		{logical.ListOperation, "prompts/p/versions", nil},
+		{logical.UpdateOperation, "prompts/p/publish", map[string]any{"version": 2}},
+		{logical.UpdateOperation, "prompts/p/render", named("x")},
+		{logical.UpdateOperation, "prompts/p/completions", named("x")},
+		{logical.DeleteOperation, "prompts/p", nil},
 		{logical.DeleteOperation, "proxy/r/v1/files/f", nil},
 		{logical.UpdateOperation, "prices/openai/own*", map[string]any{"input": 1, "output": "2.5", "per_request": "0.01", "context_window": 4096, "note": "n"}},
 		{logical.ReadOperation, "prices/openai/gpt-5", nil},
@@ -161,7 +172,7 @@ func checkResponses(t *testing.T, where string, responses []framework.Response) 
 // state belongs on the active node.
 func TestSchema_WhatOnlyTheActiveNodeMayAnswerIsForwarded(t *testing.T) {
 	m := newMount(t, Options{})
-	for _, path := range []string{"proxy/r", "proxy/r/v1/models", "status", "healthz", "keys/k/rotate", "keys/k/verify", "usage", "usage/r", "usage/r/reset", "usage/r/write-off", "metrics", "creds/r", "config/gateway/drain"} {
+	for _, path := range []string{"proxy/r", "proxy/r/v1/models", "status", "healthz", "keys/k/rotate", "keys/k/verify", "usage", "usage/r", "usage/r/reset", "usage/r/write-off", "metrics", "creds/r", "config/gateway/drain", "prompts/p/render", "prompts/p@1/completions"} {
 		for op, handler := range m.Route(path).Operations {
 			if !handler.Properties().ForwardPerformanceStandby {
 				t.Errorf("%s %s is not forwarded by standbys", op, path)
@@ -207,7 +218,9 @@ func TestSchema_OpenAPIOperationIDsAreUnique(t *testing.T) {
 	}
 	sort.Strings(paths)
 	want := "/config /config/gateway /config/gateway/drain /creds/{role} /healthz /keys/ /keys/{name} /keys/{name}/rotate /keys/{name}/verify /metrics " +
-		"/prices/ /prices/{provider}/ /prices/{provider}/{model} /providers/ /providers/{id} " +
+		"/prices/ /prices/{provider}/ /prices/{provider}/{model} " +
+		"/prompts/ /prompts/{name} /prompts/{name}/publish /prompts/{name}/versions/ /prompts/{name}@{version} /prompts/{prompt_ref}/completions /prompts/{prompt_ref}/render " +
+		"/providers/ /providers/{id} " +
 		"/proxy/{virtual_key} /proxy/{virtual_key}/{provider_path} /roles/ /roles/{name} /status /usage /usage/ /usage/{role} /usage/{role}/reset /usage/{role}/write-off"
 	if got := strings.Join(paths, " "); got != want {
 		t.Errorf("the paths are\n%s\nwant\n%s", got, want)

@@ -19,11 +19,11 @@ import (
 const flushEvery = time.Second
 
 // spend records one outcome. The request counts on the day of its admission.
-func (b *backend) spend(settings *settings, caller string, o relay.Outcome) {
+func (b *backend) spend(settings *settings, from payer, o relay.Outcome) {
 	b.metrics.observe(&o)
 	b.usage.Record(usage.Event{
 		Role: o.VirtualKey, Day: o.Started.In(settings.location()).Format(time.DateOnly),
-		Model: o.Model, Caller: caller, Counts: countsOf(o),
+		Model: o.Model, Caller: from.entity, Prompt: from.prompt, Counts: countsOf(o),
 	})
 }
 

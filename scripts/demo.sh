@@ -202,7 +202,20 @@ done
 run "$leased"
 expect credential_invalid
 
-say "14. A provider key in use can't be deleted by accident"
+say "14. A prompt template, on team B's virtual key: the app needs a policy on the template alone"
+run "vault write portkey/prompts/greeting virtual_key=team-b model='$model' variables=name messages='[{\"role\":\"user\",\"content\":\"Say hello to {{name}}.\"}]'"
+vault policy write greeting-app - >/dev/null <<'END'
+path "portkey/prompts/greeting/completions" { capabilities = ["update"] }
+END
+APP_TOKEN=$(vault token create -policy=greeting-app -ttl=1h -field=token)
+# shellcheck disable=SC2016 # shown as typed
+run 'curl -s $GATEWAY/v1/prompts/greeting/completions -H "Authorization: Bearer $APP_TOKEN" -d '\''{"variables":{"name":"Ann"},"max_tokens":40}'\'
+expect '"chat.completion"'
+run "$(ask APP_TOKEN team-b "$model")"
+expect 'permission denied'
+run 'vault read -field=rows portkey/usage prompt=greeting group_by=prompt,model'
+
+say "15. A provider key in use can't be deleted by accident"
 refused 'vault delete portkey/keys/llm' 'team-a, team-b'
 
 say "That was all. Next: make dev, and the tour in README.md"

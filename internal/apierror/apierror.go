@@ -53,6 +53,7 @@ const (
 	CodeModelRequired      = "model_required"
 	CodeModelNotAllowed    = "model_not_allowed"
 	CodeVirtualKeyNotFound = "virtual_key_not_found"
+	CodePromptNotFound     = "prompt_not_found"
 	CodeVirtualKeyDisabled = "virtual_key_disabled"
 	CodeVirtualKeyExpired  = "virtual_key_expired"
 	CodeIdentityNotAllowed = "identity_not_allowed"

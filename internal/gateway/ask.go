@@ -85,7 +85,8 @@ func (g *Gateway) askTogether(ctx context.Context, live *live, q *question, key 
 // is what kept Vault from giving its word.
 func (g *Gateway) ask(ctx context.Context, live *live, q *question, known bool) (*grant, *apierror.Error) {
 	end := func(bool) {}
-	if !known {
+	token := live.caller(q)
+	if !known && !g.known.has(&token, g.now()) {
 		var err *apierror.Error
 		if end, err = g.failures.begin(q.source); err != nil {
 			return nil, err
@@ -96,7 +97,7 @@ func (g *Gateway) ask(ctx context.Context, live *live, q *question, known bool) 
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 
-	p := &pending{method: q.method, role: q.role, path: q.path, wantLease: live.GrantTTL > 0, since: g.sessions.count()}
+	p := &pending{method: q.method, path: q.path, wantLease: live.GrantTTL > 0, since: g.sessions.count()}
 	if !live.IgnoreCallerAddress {
 		p.source = q.source
 	}
@@ -116,7 +117,9 @@ func (g *Gateway) ask(ctx context.Context, live *live, q *question, known bool) 
 	if granted != nil {
 		granted.kept = granted.refusal != nil || g.sessions.watches(said.session, p.since)
 	}
-	failed = granted != nil && granted.refusal != nil
+	if failed = granted != nil && granted.refusal != nil; granted != nil {
+		g.known.learn(&token, !failed, g.now())
+	}
 	return granted, err
 }
 
@@ -126,7 +129,7 @@ func (g *Gateway) put(ctx context.Context, live *live, q *question, p *pending) 
 	if mount == "" {
 		return nil, vaultUnavailable("the path of the mount isn't known yet; read <mount>/healthz in Vault once")
 	}
-	path := vaultPath(mount, q.role, q.path)
+	path := vaultPath(mount, q.path)
 	var body io.Reader
 	var key digest
 	if q.method == http.MethodPost {
@@ -215,7 +218,8 @@ func denied(said []string) *apierror.Error {
 	}
 	return &apierror.Error{
 		Status: http.StatusForbidden, Type: apierror.TypeInvalidRequest, Code: apierror.CodePermissionDenied,
-		Message: message + ". Its policies must allow this method on <mount>/proxy/<virtual key>/<path>; " +
+		Message: message + ". Its policies must allow this method on <mount>/proxy/<virtual key>/<path>, " +
+			"or update on <mount>/prompts/<prompt>/completions (or render) for a prompt; " +
 			"one with allowed_parameters must list " + NonceField + ` or "*" there`,
 	}
 }

@@ -210,7 +210,7 @@ func TestAsk_GivenUpAtAnyMomentIsNeitherAGrantNorARace(t *testing.T) {
 			}()
 			return false
 		}, nil)
-		q := &question{token: "tok", source: source, method: "POST", role: "team-a", path: "v1/x", shown: []byte(`{}`)}
+		q := &question{token: "tok", source: source, method: "POST", path: "proxy/team-a/v1/x", shown: []byte(`{}`)}
 		granted, err := r.ask(ctx, live, q, false)
 		giveUp()
 		if (granted == nil) == (err == nil) {

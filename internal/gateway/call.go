@@ -22,6 +22,10 @@ type call struct {
 	query string // without credentials
 	body  body
 	model string // the effective one, from wherever the request names it
+	// role is the virtual key that the request is on. Of a call of a prompt, it is the
+	// one that the request names, empty for none, and leased that of the caller's
+	// leased key.
+	role, leased string
 }
 
 // release gives back what the call held.
@@ -32,11 +36,14 @@ func (c *call) serve(ctx context.Context) *apierror.Error {
 	if err := c.read(); err != nil {
 		return err
 	}
-	role, caller, err := c.identify(ctx)
+	if c.route.prompt.ref != "" {
+		return c.servePrompt(ctx)
+	}
+	caller, err := c.identify(ctx)
 	if err != nil {
 		return err
 	}
-	req, err := c.gateway.mount.Request(ctx, role, caller)
+	req, err := c.gateway.mount.Request(ctx, c.role, caller)
 	if err != nil {
 		return err
 	}
@@ -48,37 +55,47 @@ func (c *call) serve(ctx context.Context) *apierror.Error {
 	return nil
 }
 
-// identify finds the virtual key and its caller, and has Vault's word that the one
-// may use the other.
-func (c *call) identify(ctx context.Context) (role string, caller Caller, err *apierror.Error) {
+// identify finds the caller and the virtual key, and has Vault's word that the one may
+// use the other, or the prompt.
+func (c *call) identify(ctx context.Context) (Caller, *apierror.Error) {
 	if c.route.ticket != "" {
-		if caller, err = c.gateway.redeem(c.route, c.http.Method, c.query, &c.body); err != nil {
-			return "", Caller{}, err
+		caller, err := c.gateway.redeem(c.route, c.http.Method, c.query, &c.body)
+		if err != nil {
+			return Caller{}, err
 		}
-		role, err = c.selectRole("")
-		return role, caller, err
+		return caller, c.aim("")
 	}
 	credential, err := credentialOf(c.http)
 	if err != nil {
-		return "", Caller{}, err
+		return Caller{}, err
 	}
 	if isLeasedKey(credential) {
-		lease, err := c.leased(ctx, credential)
+		lease, err := c.lease(ctx, credential)
 		if err != nil {
-			return "", Caller{}, err
+			return Caller{}, err
 		}
-		role, err = c.selectRole(lease.Role)
-		return role, lease.Caller, err
+		return lease.Caller, c.aim(lease.Role)
 	}
-	if role, err = c.selectRole(""); err != nil {
-		return "", Caller{}, err
+	if err := c.aim(""); err != nil {
+		return Caller{}, err
 	}
-	caller, err = c.granted(ctx, role, credential)
-	return role, caller, err
+	return c.granted(ctx, credential)
 }
 
-// leased returns what a leased key stands for.
-func (c *call) leased(ctx context.Context, key string) (*Lease, *apierror.Error) {
+// aim finds the virtual key, for a caller whose leased key is for that called leased,
+// empty for none.
+func (c *call) aim(leased string) (err *apierror.Error) {
+	if c.route.prompt.ref == "" {
+		c.role, err = c.selectRole(leased)
+		return err
+	}
+	c.leased = leased
+	c.role, err = c.namedBeside()
+	return err
+}
+
+// lease returns what a leased key stands for.
+func (c *call) lease(ctx context.Context, key string) (*Lease, *apierror.Error) {
 	lease, err := c.gateway.mount.LeasedKey(ctx, key, false)
 	if lease != nil || err != nil {
 		return lease, err
@@ -110,15 +127,20 @@ func (c *call) selectRole(leased string) (string, *apierror.Error) {
 	if c.body.object == nil {
 		return "", badRequest("model", "a form isn't changed on its way, so name the virtual key in the path or by x-portkey-virtual-key, and the model without it")
 	}
-	value, _ := json.Marshal(plain) // strings always marshal
-	c.body.object.Set("model", value)
-	c.body.model = plain
+	c.setModel(plain)
 	return role, nil
 }
 
+// setModel changes the model of a JSON body.
+func (c *call) setModel(model string) {
+	value, _ := json.Marshal(model) // strings always marshal
+	c.body.object.Set("model", value)
+	c.body.model = model
+}
+
 // granted has Vault's word that the token may send this request.
-func (c *call) granted(ctx context.Context, role, token string) (Caller, *apierror.Error) {
-	q := &question{token: token, source: sourceOf(c.http), method: c.http.Method, role: role, path: c.route.path}
+func (c *call) granted(ctx context.Context, token string) (Caller, *apierror.Error) {
+	q := &question{token: token, source: sourceOf(c.http), method: c.http.Method, path: c.route.below(c.role)}
 	if q.method == http.MethodPost {
 		var err *apierror.Error
 		if q.shown, err = c.body.shown(c.model, c.live.ModelOnly); err != nil {

@@ -57,6 +57,11 @@ type Mount interface {
 	// Request returns the relay's request for a caller whom Vault has admitted to
 	// the virtual key called role: all but what the caller sends.
 	Request(ctx context.Context, role string, caller Caller) (*relay.Request, *apierror.Error)
+	// Prompt fills in a prompt template for a caller whom Vault has admitted to it, or
+	// who brings a leased key. text is JSON: with a request, the body for the
+	// provider, and the request is all but that and the caller's header; without one,
+	// the answer.
+	Prompt(ctx context.Context, call *PromptCall) (text []byte, req *relay.Request, err *apierror.Error)
 }
 
 // Options are a gateway's parameters.
@@ -84,6 +89,7 @@ type Gateway struct {
 	asking   asking
 	tickets  tickets
 	failures *failures
+	known    knownTokens
 	bodies   byteBudget
 	calls    calls
 }
@@ -108,6 +114,7 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		off().Write(w)
 		return
 	}
+	r = asVaultReads(r)
 	a := newAnswer(w, r, live)
 	if len(r.TransferEncoding) > 0 {
 		// Had it a Content-Length too, which net/http keeps to itself, something

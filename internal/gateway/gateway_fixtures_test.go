@@ -178,7 +178,15 @@ type fakeMount struct {
 	looked  int             // how often storage was asked for one
 	storage *apierror.Error // its answer then
 	unknown map[string]bool
-	callers []Caller // whom Request was called for
+	callers []Caller // whom Request and Prompt were called for
+	prompts map[string]fakePrompt
+	calls   []PromptCall // of prompts
+}
+
+// fakePrompt is a prompt template, or the answer for who calls it.
+type fakePrompt struct {
+	text    string // what it is filled in to
+	refusal *apierror.Error
 }
 
 var _ Mount = (*fakeMount)(nil)
@@ -239,6 +247,24 @@ func (m *fakeMount) Request(_ context.Context, role string, caller Caller) (*rel
 	}
 	m.callers = append(m.callers, caller)
 	return &relay.Request{VirtualKey: &relay.VirtualKey{Name: role, Target: m.target}}, nil
+}
+
+func (m *fakeMount) Prompt(_ context.Context, call *PromptCall) ([]byte, *relay.Request, *apierror.Error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.callers, m.calls = append(m.callers, call.Caller), append(m.calls, *call)
+	p, found := m.prompts[call.Ref]
+	switch {
+	case !found:
+		return nil, nil, PromptNotFound(call.Ref)
+	case p.refusal != nil:
+		return nil, nil, p.refusal
+	case call.Render:
+		return []byte(p.text), nil, nil
+	}
+	return []byte(p.text), &relay.Request{
+		VirtualKey: &relay.VirtualKey{Name: "behind", Target: m.target}, Method: http.MethodPost, Path: "v1/chat/completions",
+	}, nil
 }
 
 // set changes the mount.

@@ -43,7 +43,9 @@ type fakeToken struct {
 
 // asked is a question that reached Vault.
 type asked struct {
-	method, role, path, token string
+	method, token string
+	// below is the path below the mount; role and path are of one on a virtual key.
+	below, role, path string
 	// fields are the body, or the query of a GET or DELETE, with the nonce.
 	fields map[string]any
 	body   string
@@ -176,7 +178,7 @@ func (v *fakeVault) makeLease(token, salted string) bool {
 // readAsked reads a question as Vault and its plugin transport do: numbers are read
 // as json.Number, and then once more, as float64.
 func readAsked(r *http.Request) (*asked, bool) {
-	rest, found := strings.CutPrefix(r.URL.Path, "/v1/"+testMount+"proxy/")
+	below, found := strings.CutPrefix(r.URL.Path, "/v1/"+testMount)
 	if !found {
 		return nil, false
 	}
@@ -185,7 +187,10 @@ func readAsked(r *http.Request) (*asked, bool) {
 		return nil, false
 	}
 	a := &asked{method: r.Method, token: r.Header.Get("X-Vault-Token"), body: string(text), header: r.Header.Clone()}
-	a.role, a.path, _ = strings.Cut(rest, "/")
+	a.below = below
+	if rest, found := strings.CutPrefix(below, "proxy/"); found {
+		a.role, a.path, _ = strings.Cut(rest, "/")
+	}
 	if r.Method == http.MethodPost {
 		a.fields, err = vaultDecodes(text)
 	} else {
@@ -228,7 +233,7 @@ func vaultDecodesQuery(query url.Values) (map[string]any, error) {
 
 // testimony is what the plugin's handler makes of a question.
 func (a *asked) testimony(caller Caller, remote string) *Testimony {
-	t := &Testimony{Nonce: a.nonce, Method: a.method, Role: a.role, Path: a.path, Remote: remote, Caller: caller}
+	t := &Testimony{Nonce: a.nonce, Method: a.method, Path: a.below, Remote: remote, Caller: caller}
 	fields := maps.Clone(a.fields)
 	delete(fields, NonceField)
 	if a.method == http.MethodPost {

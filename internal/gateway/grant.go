@@ -15,9 +15,10 @@ import (
 
 // question is what Vault is asked: may this token do this?
 type question struct {
-	token              string
-	source             netip.Addr
-	method, role, path string
+	token  string
+	source netip.Addr
+	method string
+	path   string // below the mount, such as proxy/<role>/v1/models
 	// shown is the JSON object that Vault is shown; for GET and DELETE, query is.
 	shown []byte
 	query string
@@ -113,6 +114,7 @@ func (g *grants) sweep(now time.Time) {
 func (g *Gateway) Sweep() {
 	now := g.now()
 	g.grants.sweep(now)
+	g.known.sweep(now)
 	g.sessions.sweep(now)
 	g.tickets.sweep(now)
 }
@@ -127,7 +129,7 @@ func (l *live) key(q *question) digest {
 	b = append(b, l.seed[:]...)
 	source := q.source.As16()
 	b = append(b, source[:]...)
-	for _, part := range [...]string{q.token, q.method, q.role, q.path, q.query} {
+	for _, part := range [...]string{q.token, q.method, q.path, q.query} {
 		b = binary.AppendUvarint(b, uint64(len(part)))
 		b = append(b, part...)
 	}

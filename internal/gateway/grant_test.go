@@ -211,15 +211,15 @@ func TestGrants_SweepForgetsWhatCountsNoMore(t *testing.T) {
 
 func TestGrantKey_TellsPartsApartAndIsAnotherInEachProcess(t *testing.T) {
 	r, other := newRig(t), newRig(t)
-	q := func(token, method, role, path, query, shown string, source netip.Addr) *question {
-		return &question{token: token, method: method, role: role, path: path, query: query, shown: []byte(shown), source: source}
+	q := func(token, method, path, query, shown string, source netip.Addr) *question {
+		return &question{token: token, method: method, path: path, query: query, shown: []byte(shown), source: source}
 	}
 	a := netip.MustParseAddr(testSource)
 	seen := map[digest]int{}
 	for i, q := range []*question{
-		q("t", "POST", "r", "p", "", "{}", a), q("tP", "OST", "r", "p", "", "{}", a), q("t", "POSTr", "", "p", "", "{}", a),
-		q("t", "POST", "rp", "", "", "{}", a), q("t", "POST", "r", "p{}", "", "", a), q("t", "POST", "r", "p", "{}", "", a),
-		q("", "tPOST", "r", "p", "", "{}", a), q("t", "POST", "r", "p", "", "{}", netip.Addr{}),
+		q("t", "POST", "proxy/r/p", "", "{}", a), q("tP", "OST", "proxy/r/p", "", "{}", a), q("t", "POSTp", "roxy/r/p", "", "{}", a),
+		q("t", "POST", "proxy/rp", "", "{}", a), q("t", "POST", "proxy/r/p{}", "", "", a), q("t", "POST", "proxy/r/p", "{}", "", a),
+		q("", "tPOST", "proxy/r/p", "", "{}", a), q("t", "POST", "proxy/r/p", "", "{}", netip.Addr{}), q("t", "POST", "prompts/r/p", "", "{}", a),
 	} {
 		key := r.live.Load().key(q)
 		if key == other.live.Load().key(q) {

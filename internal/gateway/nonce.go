@@ -23,7 +23,7 @@ type nonces struct {
 
 // pending is one question to Vault.
 type pending struct {
-	method, role, path, query string
+	method, path, query string // path is that of the question
 
 	fields    digest
 	source    netip.Addr // the zero Addr accepts any
@@ -84,9 +84,9 @@ func (n *nonces) close(key digest) {
 // Testimony is what reached the plugin through Vault with a nonce.
 type Testimony struct {
 	Nonce string
-	// Method, Role and Path say where it arrived; the method is GET, POST or
-	// DELETE, the path that of the provider.
-	Method, Role, Path string
+	// Method and Path say where it arrived; the method is GET, POST or DELETE, the
+	// path is below the mount.
+	Method, Path string
 	// Fields are those of the body that Vault saw, and Query is the query string of
 	// a GET or DELETE as url.Values encodes it, both without the nonce.
 	Fields map[string]any
@@ -123,7 +123,7 @@ func (g *Gateway) Testify(t *Testimony) (lease bool, err *apierror.Error) {
 
 // check compares what was asked with what arrived.
 func (p *pending) check(t *Testimony) *apierror.Error {
-	if t.Method != p.method || t.Role != p.role || t.Path != p.path || t.Query != p.query {
+	if t.Method != p.method || t.Path != p.path || t.Query != p.query {
 		return badNonce("this nonce was made for another request")
 	}
 	if seen, err := canonical(t.Fields); err != nil || seen != p.fields {

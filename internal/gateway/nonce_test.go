@@ -26,13 +26,13 @@ func pendingChat(t testing.TB, g *Gateway) (*pending, *Testimony) {
 		t.Fatal(err)
 	}
 	p := &pending{
-		method: http.MethodPost, role: "team-a", path: "v1/chat/completions", fields: seen,
+		method: http.MethodPost, path: "proxy/team-a/v1/chat/completions", fields: seen,
 		source: netip.MustParseAddr(testSource), wantLease: true,
 	}
 	nonce, key := g.nonces.open(p)
 	t.Cleanup(func() { g.nonces.close(key) })
 	return p, &Testimony{
-		Nonce: nonce, Method: p.method, Role: p.role, Path: p.path, Fields: fields, Remote: testSource, Caller: Caller{Token: "salted"},
+		Nonce: nonce, Method: p.method, Path: p.path, Fields: fields, Remote: testSource, Caller: Caller{Token: "salted"},
 	}
 }
 
@@ -99,8 +99,9 @@ func TestNonce_IsForOneRequestFromOneAddress(t *testing.T) {
 		code   string
 	}{
 		"method":          {func(t *Testimony) { t.Method = http.MethodGet }, apierror.CodeNonceInvalid},
-		"role":            {func(t *Testimony) { t.Role = "team-b" }, apierror.CodeNonceInvalid},
-		"role and path":   {func(t *Testimony) { t.Role, t.Path = "team-a/v1", "chat/completions" }, apierror.CodeNonceInvalid},
+		"role":            {func(t *Testimony) { t.Path = "proxy/team-b/v1/chat/completions" }, apierror.CodeNonceInvalid},
+		"prompt":          {func(t *Testimony) { t.Path = "prompts/team-a/v1/chat/completions" }, apierror.CodeNonceInvalid},
+		"below elsewhere": {func(t *Testimony) { t.Path = "team-a/v1/chat/completions" }, apierror.CodeNonceInvalid},
 		"path":            {func(t *Testimony) { t.Path += "/x" }, apierror.CodeNonceInvalid},
 		"query":           {func(t *Testimony) { t.Query = "a=b" }, apierror.CodeNonceInvalid},
 		"value":           {func(t *Testimony) { t.Fields = map[string]any{"model": "m2", "n": 1.0} }, apierror.CodeNonceInvalid},
@@ -237,7 +238,7 @@ func TestNonce_OfAQuestionGivenUpAfterItsTestimonyLeavesNoSessionWithoutALease(t
 	ctx, giveUp := context.WithCancel(t.Context())
 	done := make(chan *apierror.Error, 1)
 	go func() {
-		q := &question{token: "tok", source: netip.MustParseAddr(testSource), method: "POST", role: "team-a", path: "v1/x", shown: []byte(`{}`)}
+		q := &question{token: "tok", source: netip.MustParseAddr(testSource), method: "POST", path: "proxy/team-a/v1/x", shown: []byte(`{}`)}
 		_, err := r.ask(ctx, r.live.Load(), q, false)
 		done <- err
 	}()

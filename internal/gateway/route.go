@@ -27,8 +27,9 @@ const (
 	kindHealth routeKind = iota + 1 // /healthz
 	kindReady                       // /readyz
 	kindProxy                       // /v1/<mount>proxy/<role>/<provider path>, as in Vault
+	kindPrompt                      // /v1/<mount>prompts/<prompt>/<action>, as in Vault, and /v1/prompts/…
 	kindNative                      // a provider's own root: /v1/…, /v1beta/…, /openai/…
-	kindTicket                      // /t/<ticket>/<role>/<provider path>
+	kindTicket                      // /t/<ticket>/<what is below the mount>
 )
 
 // route is where a request wants to go.
@@ -38,9 +39,27 @@ type route struct {
 	role   string // named by the path, of kindProxy and kindTicket; a valid name
 	// path is the provider path, decoded, without a leading slash:
 	// v1/chat/completions. Escaped again, it means the same to every reader.
-	// Empty for kindHealth and kindReady.
+	// Empty for kindHealth, kindReady and calls of prompts.
 	path string
+	// prompt is what a call of a prompt is for, of kindPrompt and kindTicket; zero
+	// for any other.
+	prompt promptCall
 }
+
+// below is where a request on a virtual key, or a call of a prompt, is below the
+// mount. This is what Vault is asked about.
+func (rt route) below(role string) string {
+	if rt.prompt.ref != "" {
+		return promptsPrefix + rt.prompt.ref + "/" + rt.prompt.action
+	}
+	return proxyPrefix + role + "/" + rt.path
+}
+
+// Where calls are below the mount.
+const (
+	proxyPrefix   = "proxy/"
+	promptsPrefix = "prompts/"
+)
 
 // parseRoute reads where a request wants to go, from what the server read. It
 // refuses whatever this gateway, Vault and a provider could understand
@@ -72,15 +91,20 @@ func parseRoute(r *http.Request, mount string) (route, *apierror.Error) {
 		// The mount's name is compared whole: Vault may allow more in it than
 		// checkPath does.
 		below, found := strings.CutPrefix(path+"/", "v1/"+mount)
-		if found && (strings.HasPrefix(below, "proxy/") || !isProviders(r.Method, path)) {
-			return proxyRoute(strings.TrimSuffix(below, "/"))
+		if found && (strings.HasPrefix(below, proxyPrefix) || strings.HasPrefix(below, promptsPrefix) || !isProviders(r.Method, path)) {
+			return mountRoute(r.Method, strings.TrimSuffix(below, "/"))
 		}
 	}
 	if err := checkPath(path); err != nil {
 		return route{}, err
 	}
 	if ticketed, found := strings.CutPrefix(path, "t/"); found {
-		return ticketRoute(ticketed)
+		return ticketRoute(r.Method, ticketed)
+	}
+	if below, found := strings.CutPrefix(path, "v1/"); found {
+		if call, found := parsePromptCall(r.Method, below); found {
+			return promptRoute(call)
+		}
 	}
 	if err := checkNative(r.Method, path, mount != ""); err != nil {
 		return route{}, err
@@ -88,15 +112,19 @@ func parseRoute(r *http.Request, mount string) (route, *apierror.Error) {
 	return route{kind: kindNative, path: path}, nil
 }
 
-// proxyRoute reads what is below the mount.
-func proxyRoute(below string) (route, *apierror.Error) {
-	rest, found := strings.CutPrefix(below, "proxy/")
+// mountRoute reads what is below the mount.
+func mountRoute(method, below string) (route, *apierror.Error) {
+	call, isPrompt := parsePromptCall(method, below)
+	rest, found := strings.CutPrefix(below, proxyPrefix)
 	role, path, complete := strings.Cut(rest, "/")
-	if !found || !complete {
+	if !isPrompt && (!found || !complete) {
 		return route{}, vaultsOwn()
 	}
 	if err := checkPath(rest); err != nil {
 		return route{}, err
+	}
+	if isPrompt {
+		return promptRoute(call)
 	}
 	if !isRoleName(role) {
 		return route{}, notFound(role)
@@ -106,26 +134,34 @@ func proxyRoute(below string) (route, *apierror.Error) {
 
 // ticketRoute reads what follows /t/. Whether there is such a ticket isn't
 // known here.
-func ticketRoute(rest string) (route, *apierror.Error) {
-	ticket, rest, _ := strings.Cut(rest, "/")
-	role, path, complete := strings.Cut(rest, "/")
-	if !complete || len(ticket) > maxTicket || strings.Trim(ticket, ticketLetters) != "" {
+func ticketRoute(method, rest string) (route, *apierror.Error) {
+	ticket, below, _ := strings.Cut(rest, "/")
+	rt, err := mountRoute(method, below)
+	if len(ticket) > maxTicket || strings.Trim(ticket, ticketLetters) != "" || err != nil && err.Code == apierror.CodeRouteNotFound {
 		return route{}, &apierror.Error{
 			Status: http.StatusNotFound, Type: apierror.TypeInvalidRequest, Code: apierror.CodeTicketInvalid,
-			Message: "this is no address that Vault redirects to, which is /t/<ticket>/<virtual key>/<provider path>; send the request to Vault again",
+			Message: "this is no address that Vault redirects to, which is /t/<ticket>/proxy/<virtual key>/<provider path>, " +
+				"or /t/<ticket>/prompts/<prompt>/completions; send the request to Vault again",
 		}
 	}
-	if !isRoleName(role) {
-		return route{}, notFound(role)
+	rt.kind, rt.ticket = kindTicket, ticket
+	if err != nil {
+		rt = route{}
 	}
-	return route{kind: kindTicket, ticket: ticket, role: role, path: path}, nil
+	return rt, err
 }
 
 const ticketLetters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 
-// isProviders says whether a path is one that providers have even though the
-// mount has the same name: a mount may be called "chat" or "models".
+// isProviders says whether a path is one that providers have, or Portkey has for
+// prompts, even though the mount has the same name: a mount may be called "chat" or
+// "prompts".
 func isProviders(method, path string) bool {
+	if below, found := strings.CutPrefix(path, "v1/"); found {
+		if _, found := parsePromptCall(method, below); found {
+			return true
+		}
+	}
 	return wire.KindOf(method, path) != wire.Unmetered || wire.RunsItsModel(path)
 }
 
@@ -140,7 +176,7 @@ func checkNative(method, path string, mounted bool) *apierror.Error {
 	case "sys", "auth", "identity", "cubbyhole":
 		return vaultsOwn()
 	}
-	if !strings.Contains(rest, "/proxy/") || isProviders(method, path) {
+	if !isBelowMount(method, rest) || isProviders(method, path) {
 		return nil
 	}
 	if !mounted {
@@ -150,12 +186,25 @@ func checkNative(method, path string, mounted bool) *apierror.Error {
 		}
 	}
 	return noRoute("this gateway belongs to another mount of Vault; " +
-		"the path is /v1/<mount>/proxy/<virtual key>/<provider path>, with the mount's path as `vault secrets list` shows it and without a namespace")
+		"the path is /v1/<mount>/proxy/<virtual key>/<provider path> or /v1/<mount>/prompts/<prompt>/completions, with the mount's path as `vault secrets list` shows it and without a namespace")
+}
+
+// isBelowMount says whether a path looks like a call at some mount.
+func isBelowMount(method, path string) bool {
+	if strings.Contains(path, "/"+proxyPrefix) {
+		return true
+	}
+	i := strings.LastIndex(path, "/"+promptsPrefix)
+	if i < 0 {
+		return false
+	}
+	_, found := parsePromptCall(method, path[i+1:])
+	return found
 }
 
 func vaultsOwn() *apierror.Error {
 	return noRoute("this path is of Vault's own API: send it to Vault's address; " +
-		"the gateway serves /v1/<mount>/proxy/<virtual key>/<provider path> and the providers' own paths, such as /v1/chat/completions")
+		"the gateway serves /v1/<mount>/proxy/<virtual key>/<provider path>, /v1/<mount>/prompts/<prompt>/completions (POST) and the providers' own paths, such as /v1/chat/completions")
 }
 
 func noRoute(message string) *apierror.Error {
@@ -193,9 +242,8 @@ func clip(s string) string {
 	return s[:64] + "…"
 }
 
-// vaultPath is where a request on a virtual key stands in Vault: below /v1/,
-// escaped for a URL. role and path are as of a route; mount is as for
-// parseRoute and not empty.
-func vaultPath(mount, role, path string) string {
-	return (&url.URL{Path: mount + "proxy/" + role + "/" + path}).EscapedPath()
+// vaultPath is where a request stands in Vault: below /v1/, escaped for a URL.
+// below is as of route.below; mount is as for parseRoute and not empty.
+func vaultPath(mount, below string) string {
+	return (&url.URL{Path: mount + below}).EscapedPath()
 }

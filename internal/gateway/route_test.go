@@ -17,6 +17,7 @@ import (
 func TestRoute_TellsTheDoorsApart(t *testing.T) {
 	const ticket = "Zm9v-_AZaz09"
 	native := func(path string) route { return route{kind: kindNative, path: path} }
+	prompt := func(ref, action string) route { return route{kind: kindPrompt, prompt: promptCall{ref, action}} }
 	proxy := func(role, path string) route { return route{kind: kindProxy, role: role, path: path} }
 	for _, c := range []struct {
 		method, target, mount string
@@ -64,11 +65,29 @@ func TestRoute_TellsTheDoorsApart(t *testing.T) {
 		{"GET", "/x/!$&'()*+,=:@-._~/y..z/.a/b.", "portkey/", native("x/!$&'()*+,=:@-._~/y..z/.a/b.")},
 		{"GET", "/v2/rerank", "portkey/", native("v2/rerank")},
 		{"GET", "/healthz/x", "portkey/", native("healthz/x")},
+
+		{"POST", "/v1/portkey/prompts/x/completions", "portkey/", prompt("x", "completions")},
+		{"POST", "/v1/portkey/prompts/x@3/render", "portkey/", prompt("x@3", "render")},
+		{"POST", "/v1/portkey/prompts/x%40latest/render", "portkey/", prompt("x@latest", "render")},
+		{"POST", "/v1/team/llm/prompts/pp-a.b_c/completions", "team/llm/", prompt("pp-a.b_c", "completions")},
+		{"POST", "/v1/prompts/x/completions", "portkey/", prompt("x", "completions")},
+		{"POST", "/v1/prompts/x@12/render", "", prompt("x@12", "render")},
+		// A mount may be called as Portkey's own path.
+		{"POST", "/v1/prompts/x/completions", "prompts/", prompt("x", "completions")},
+		{"POST", "/v1/prompts/prompts/x/completions", "prompts/", prompt("x", "completions")},
+		{"POST", "/v1/prompts/proxy/a/completions", "prompts/", proxy("a", "completions")},
+		{"POST", "/t/a/prompts/x@2/completions", "portkey/", route{kind: kindTicket, ticket: "a", prompt: promptCall{"x@2", "completions"}}},
+		// What is called prompts elsewhere is no prompt.
+		{"POST", "/v1/portkey/proxy/prompts/x/completions", "portkey/", proxy("prompts", "x/completions")},
+		{"POST", "/t/a/proxy/prompts/x/completions", "portkey/", route{kind: kindTicket, ticket: "a", role: "prompts", path: "x/completions"}},
+		{"GET", "/v1/prompts/x/completions", "portkey/", native("v1/prompts/x/completions")},
+		{"POST", "/v1/prompts/x", "portkey/", native("v1/prompts/x")},
+		{"POST", "/v2/prompts/x/completions", "portkey/", native("v2/prompts/x/completions")},
 		{"GET", "/t", "portkey/", native("t")},
 		{"GET", "/v1/chat?a=%2F%2e%2e/../..//x", "portkey/", native("v1/chat")},
 
-		{"POST", "/t/" + ticket + "/team-a/v1/chat/completions", "", route{kind: kindTicket, ticket: ticket, role: "team-a", path: "v1/chat/completions"}},
-		{"GET", "/t/a/b/c", "portkey/", route{kind: kindTicket, ticket: "a", role: "b", path: "c"}},
+		{"POST", "/t/" + ticket + "/proxy/team-a/v1/chat/completions", "", route{kind: kindTicket, ticket: ticket, role: "team-a", path: "v1/chat/completions"}},
+		{"GET", "/t/a/proxy/b/c", "portkey/", route{kind: kindTicket, ticket: "a", role: "b", path: "c"}},
 	} {
 		got, err := parseRoute(asReceived(t, c.method, c.target), c.mount)
 		if err != nil || got != c.want {
@@ -99,6 +118,13 @@ func TestRoute_VaultsOwnPathsAreRefusedWithGuidance(t *testing.T) {
 		{"POST", "/v1/other/proxy/team-a/v1/chat/completions", "portkey/", "another mount"},
 		{"POST", "/v1/ns1/portkey/proxy/team-a/v1/chat/completions", "portkey/", "without a namespace"},
 		{"POST", "/v1/PORTKEY/proxy/team-a/v1/x", "portkey/", "another mount"},
+		{"POST", "/v1/other/prompts/x/completions", "portkey/", "another mount"},
+		{"POST", "/v1/ns1/portkey/prompts/x@1/render", "portkey/", "without a namespace"},
+		{"GET", "/v1/portkey/prompts/x/completions", "portkey/", "prompts/<prompt>/completions (POST)"},
+		{"POST", "/v1/portkey/prompts/x", "portkey/", "Vault's address"},
+		{"POST", "/v1/portkey/prompts/x/publish", "portkey/", "Vault's address"},
+		{"POST", "/v1/portkey/prompts/x/y/completions", "portkey/", "Vault's address"},
+		{"POST", "/v1/prompts/prompts/x", "prompts/", "Vault's address"},
 		{"GET", "/", "portkey/", "nothing at this path"},
 	} {
 		_, err := parseRoute(asReceived(t, c.method, c.target), c.mount)
@@ -110,16 +136,18 @@ func TestRoute_VaultsOwnPathsAreRefusedWithGuidance(t *testing.T) {
 }
 
 func TestRoute_AskedForAProxyPathBeforeTheMountIsKnown_SaysTryAgain(t *testing.T) {
-	_, err := parseRoute(asReceived(t, "POST", "/v1/portkey/proxy/team-a/v1/chat/completions"), "")
-	refusedWith(t, err, http.StatusServiceUnavailable, apierror.CodeGatewayUnavailable)
-	if err != nil && err.RetryAfter == 0 {
-		t.Error("no time to try again")
+	for _, target := range []string{"/v1/portkey/proxy/team-a/v1/chat/completions", "/v1/portkey/prompts/x/completions"} {
+		_, err := parseRoute(asReceived(t, "POST", target), "")
+		refusedWith(t, err, http.StatusServiceUnavailable, apierror.CodeGatewayUnavailable)
+		if err != nil && err.RetryAfter == 0 {
+			t.Error("no time to try again")
+		}
 	}
 }
 
 func TestRoute_NamesThatNoVirtualKeyHasAreNotFound(t *testing.T) {
 	for _, role := range []string{"-a", "a-", ".a", "a.", "a..b", "a:b", "a@b", "@a", "a~", "-", "a+b", "%2Ba", "a%3Ab"} {
-		for _, target := range []string{"/v1/portkey/proxy/" + role + "/v1/x", "/t/ticket/" + role + "/v1/x"} {
+		for _, target := range []string{"/v1/portkey/proxy/" + role + "/v1/x", "/t/ticket/proxy/" + role + "/v1/x"} {
 			_, err := parseRoute(asReceived(t, "POST", target), "portkey/")
 			refusedWith(t, err, http.StatusNotFound, apierror.CodeVirtualKeyNotFound)
 		}
@@ -131,10 +159,33 @@ func TestRoute_NamesThatNoVirtualKeyHasAreNotFound(t *testing.T) {
 	}
 }
 
+func TestRoute_NamesThatNoPromptHasAreNotFound(t *testing.T) {
+	for _, ref := range []string{
+		"-a", "a-", "a..b", "a:b", "@", "@1", "a@", "a@@1", "a@1@2", "a@1.5", "a@-1", "a@" + strings.Repeat("1", maxVersion+1), "a%3Ab", "%40a",
+		strings.Repeat("a", maxRole+1),
+	} {
+		for _, target := range []string{"/v1/portkey/prompts/" + ref + "/completions", "/v1/prompts/" + ref + "/render", "/t/ticket/prompts/" + ref + "/render"} {
+			_, err := parseRoute(asReceived(t, "POST", target), "portkey/")
+			refusedWith(t, err, http.StatusNotFound, apierror.CodePromptNotFound)
+			if err != nil && len(err.Message) > 400 {
+				t.Errorf("the message repeats %d bytes", len(err.Message))
+			}
+		}
+	}
+	for _, target := range []string{
+		"/v1/portkey/prompts/../completions", "/v1/portkey/prompts/a%2fb/completions", "/v1/prompts/a%2F..%2Fb/render", "/v1/prompts/%2e%2e/render",
+		"/v1/prompts/a%5cb/render", "/v1/prompts/a%00/render", "/v1/prompts/caf%C3%A9/render", "/v1/prompts//render",
+	} {
+		_, err := parseRoute(asReceived(t, "POST", target), "portkey/")
+		refusedWith(t, err, http.StatusBadRequest, apierror.CodeInvalidRequest)
+	}
+}
+
 func TestRoute_TicketsOfAnotherFormAreRefused(t *testing.T) {
 	for _, target := range []string{
-		"/t/abc", "/t/abc/team-a", "/t/a.c/team-a/x", "/t/a:c/team-a/x", "/t/a+/team-a/x", "/t/a=/team-a/x",
-		"/t/" + strings.Repeat("a", maxTicket+1) + "/team-a/x",
+		"/t/abc", "/t/abc/team-a", "/t/abc/proxy/team-a", "/t/abc/team-a/x", "/t/abc/keys/x", "/t/abc/prompts/x", "/t/abc/prompts/x/publish",
+		"/t/a.c/proxy/team-a/x", "/t/a:c/proxy/team-a/x", "/t/a+/proxy/team-a/x", "/t/a=/prompts/x/render",
+		"/t/" + strings.Repeat("a", maxTicket+1) + "/proxy/team-a/x",
 	} {
 		_, err := parseRoute(asReceived(t, "POST", target), "portkey/")
 		refusedWith(t, err, http.StatusNotFound, apierror.CodeTicketInvalid)
@@ -148,7 +199,7 @@ var genericName = regexp.MustCompile(`^\w(([\w-.]+)?\w)?$`) // framework.Generic
 // provider.
 func FuzzRoute(f *testing.F) {
 	for _, target := range []string{
-		"/healthz", "/v1/chat/completions", "/v1/portkey/proxy/team-a/v1/chat/completions", "/t/abc/team-a/v1/x", "/v1/portkey/roles/x",
+		"/healthz", "/v1/chat/completions", "/v1/portkey/proxy/team-a/v1/chat/completions", "/t/abc/proxy/team-a/v1/x", "/t/abc/prompts/x@1/render", "/v1/prompts/x/completions", "/v1/portkey/prompts/x@latest/completions", "/v1/portkey/roles/x",
 		"/v1/portkey/proxy/../x/y", "/v1/portkey/proxy/a/%2e%2e/y", "//a/b", "/a%2fb", "/a%252fb", "/a;b/c", "/%6d/x?y=1;z", "http://h/p", "*",
 		"/v1/models/a:b@c~d%2Be", "/a\\b", "/caf\xc3\xa9", "/a?b#c", "/a#b", "/v1/a b", "/v1/models/proxy/r/x", "/x/!$&'()*+,=", "/%", "/v1/portkey/proxy/a/b/",
 	} {
@@ -185,19 +236,27 @@ func checkRouteInvariants(t *testing.T, r *http.Request, mount string, got route
 	var whole string // the one decoded path that the route stands for
 	switch got.kind {
 	case kindHealth, kindReady:
-		if got.path+got.role+got.ticket != "" || r.URL.Path != "/healthz" && r.URL.Path != "/readyz" {
+		if got.path+got.role+got.ticket+got.prompt.ref != "" || r.URL.Path != "/healthz" && r.URL.Path != "/readyz" {
 			t.Fatalf("%q: %+v", r.RequestURI, got)
 		}
 		return
 	case kindProxy:
 		whole = "/v1/" + mount + "proxy/" + got.role + "/" + got.path
+	case kindPrompt:
+		whole = "/v1/" + mount + got.below("")
+		if native := "/v1/" + got.below(""); native == r.URL.Path {
+			whole = native
+		}
+		if r.Method != http.MethodPost || got.prompt.ref == "" || got.role+got.path+got.ticket != "" {
+			t.Fatalf("%q: %+v", r.RequestURI, got)
+		}
 	case kindNative:
 		whole = "/" + got.path
 		if got.role+got.ticket != "" || strings.HasPrefix(whole, "/v1/sys/") || mount != "" && strings.HasPrefix(whole, "/v1/"+mount+"proxy/") {
 			t.Fatalf("%q: %+v", r.RequestURI, got)
 		}
 	case kindTicket:
-		whole = "/t/" + got.ticket + "/" + got.role + "/" + got.path
+		whole = "/t/" + got.ticket + "/" + got.below(got.role)
 		if got.ticket == "" || strings.Contains(got.ticket, "/") {
 			t.Fatalf("%q: %+v", r.RequestURI, got)
 		}
@@ -207,29 +266,42 @@ func checkRouteInvariants(t *testing.T, r *http.Request, mount string, got route
 	if whole != r.URL.Path {
 		t.Fatalf("%q: judged %q, but the path is %q", r.RequestURI, whole, r.URL.Path)
 	}
-	if got.kind != kindNative && (!genericName.MatchString(got.role) || strings.Contains(got.role, "..")) {
-		t.Fatalf("%q: role %q", r.RequestURI, got.role)
+	name := got.role
+	if got.prompt.ref != "" {
+		name, _, _ = strings.Cut(got.prompt.ref, "@")
 	}
-	checkSafePath(t, got.path)
+	if got.kind != kindNative && (!genericName.MatchString(name) || strings.Contains(name, "..")) {
+		t.Fatalf("%q: name %q", r.RequestURI, name)
+	}
+	if got.prompt.ref == "" {
+		checkSafePath(t, got.path)
+	} else {
+		checkSafePath(t, got.below(""))
+	}
 	// Asked of Vault, it is the same again, whoever cleans or decodes it; and
 	// this gateway itself reads it as the same virtual key and path.
 	role := got.role
-	if role == "" {
+	if role == "" && got.prompt.ref == "" {
 		role = "team-a"
 	}
 	if mount == "" {
 		return
 	}
-	escaped := "/v1/" + vaultPath(mount, role, got.path)
+	below := got.below(role)
+	escaped := "/v1/" + vaultPath(mount, below)
 	u, err := url.ParseRequestURI(escaped)
-	if err != nil || u.Path != "/v1/"+mount+"proxy/"+role+"/"+got.path || path.Clean(u.Path) != u.Path {
+	if err != nil || u.Path != "/v1/"+mount+below || path.Clean(u.Path) != u.Path {
 		t.Fatalf("%q: Vault would read %q, %v", escaped, u, err)
 	}
 	if strings.ContainsAny(mount, "%\\") || len(escaped) > maxPath {
 		return
 	}
 	again, refusal := parseRoute(&http.Request{Method: http.MethodPost, URL: u, RequestURI: escaped}, mount)
-	if refusal != nil || again != (route{kind: kindProxy, role: role, path: got.path}) {
+	want := route{kind: kindProxy, role: role, path: got.path, prompt: got.prompt}
+	if got.prompt.ref != "" {
+		want.kind = kindPrompt
+	}
+	if refusal != nil || again != want {
 		t.Fatalf("%q: read again as %+v, %v", escaped, again, refusal)
 	}
 }

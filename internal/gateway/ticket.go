@@ -21,10 +21,10 @@ const (
 )
 
 type ticket struct {
-	method, role, path, query string
-	body                      digest
-	caller                    Caller
-	expires                   time.Time
+	method, path, query string // path is below the mount
+	body                digest
+	caller              Caller
+	expires             time.Time
 }
 
 type tickets struct {
@@ -72,8 +72,8 @@ func (t *tickets) sweep(now time.Time) {
 
 // Inline is a request on the inline path that might be redirected.
 type Inline struct {
-	// Method is GET, POST or DELETE; Role and Path are where it goes.
-	Method, Role, Path string
+	// Method is GET, POST or DELETE; Path is where it goes, below the mount.
+	Method, Path string
 	// Query is the encoded query string of a GET or DELETE, Fields the body of a
 	// POST as Vault decoded it.
 	Query  string
@@ -103,17 +103,28 @@ func (g *Gateway) Redirect(r *Inline) string {
 	}
 	query := withoutCredentials(r.Query)
 	text := g.tickets.put(&ticket{
-		method: r.Method, role: r.Role, path: r.Path, query: query, body: body,
+		method: r.Method, path: r.Path, query: query, body: body,
 		caller: r.Caller, expires: g.now().Add(ticketTTL),
 	})
 	if text == "" {
 		return ""
 	}
-	location := base + "/t/" + text + "/" + (&url.URL{Path: r.Role + "/" + r.Path}).EscapedPath()
+	location := base + "/t/" + text + "/" + (&url.URL{Path: r.Path}).EscapedPath()
 	if query != "" {
 		location += "?" + query
 	}
 	return location
+}
+
+// asVaultReads is a request that may come by redirect, with POST for PUT, which Vault
+// takes for the same: its own command line sends it.
+func asVaultReads(r *http.Request) *http.Request {
+	if r.Method != http.MethodPut || !strings.HasPrefix(r.URL.Path, "/t/") {
+		return r
+	}
+	post := *r
+	post.Method = http.MethodPost
+	return &post
 }
 
 // redeem returns who came with a ticket for this very request.
@@ -122,7 +133,7 @@ func (g *Gateway) redeem(rt route, method, query string, b *body) (Caller, *apie
 	if t == nil {
 		return Caller{}, badTicket("this ticket has been used, has expired, or never was")
 	}
-	if t.method != method || t.role != rt.role || t.path != rt.path || t.query != query {
+	if t.method != method || t.path != rt.below(rt.role) || t.query != query {
 		return Caller{}, badTicket("this ticket is for another request")
 	}
 	var seen digest

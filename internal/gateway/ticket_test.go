@@ -21,7 +21,7 @@ func inline(t testing.TB, body string) *Inline {
 		t.Fatal(err)
 	}
 	return &Inline{
-		Method: http.MethodPost, Role: "team-a", Path: "v1/chat/completions", Fields: fields,
+		Method: http.MethodPost, Path: "proxy/team-a/v1/chat/completions", Fields: fields,
 		Caller: Caller{Entity: "entity-1", DisplayName: "display-1", Accessor: "accessor-1", Token: "salted-1"},
 	}
 }
@@ -43,7 +43,7 @@ func TestTicket_LetsTheOneRequestInThatVaultJudgedWithoutACredential(t *testing.
 	r := newRig(t)
 	i := inline(t, streamed)
 	path := ticketPath(t, r, i)
-	if ticket, rest, _ := strings.Cut(strings.TrimPrefix(path, "/t/"), "/"); len(ticket) != 43 || rest != "team-a/v1/chat/completions" {
+	if ticket, rest, _ := strings.Cut(strings.TrimPrefix(path, "/t/"), "/"); len(ticket) != 43 || rest != "proxy/team-a/v1/chat/completions" {
 		t.Errorf("the path is %s", path)
 	}
 	wantOK(t, r.send(request("POST", path, "", streamed)))
@@ -60,6 +60,19 @@ func TestTicket_LetsTheOneRequestInThatVaultJudgedWithoutACredential(t *testing.
 	if n := len(r.provider.requests()); n != 1 {
 		t.Errorf("%d requests reached the provider", n)
 	}
+}
+
+// The Vault command line writes by PUT, and follows redirects.
+func TestTicket_TakesPutForPostAsVaultDoes(t *testing.T) {
+	r := newRig(t)
+	path := ticketPath(t, r, inline(t, streamed))
+	wantOK(t, r.send(request("PUT", path, "", streamed)))
+	if got := r.provider.last(t); got.method != "POST" {
+		t.Errorf("the provider got a %s", got.method)
+	}
+	wantRefusal(t, r.send(request("PUT", path, "", streamed)), 403, apierror.CodeTicketInvalid, "used")
+	wantRefusal(t, r.send(request("PATCH", path, "", streamed)), 405, apierror.CodeMethodNotAllowed)
+	wantRefusal(t, r.send(request("PUT", chatPath, "tok", hello)), 405, apierror.CodeMethodNotAllowed)
 }
 
 func TestTicket_WorksOnceForManyAtOnce(t *testing.T) {
@@ -94,14 +107,20 @@ func TestTicket_IsForThisMethodPathAndBody(t *testing.T) {
 	r := newRig(t)
 	for name, build := range map[string]func(ticket string) *http.Request{
 		"role": func(k string) *http.Request {
-			return request("POST", "/t/"+k+"/team-b/v1/chat/completions", "", streamed)
+			return request("POST", "/t/"+k+"/proxy/team-b/v1/chat/completions", "", streamed)
 		},
-		"path":   func(k string) *http.Request { return request("POST", "/t/"+k+"/team-a/v1/completions", "", streamed) },
-		"method": func(k string) *http.Request { return request("GET", "/t/"+k+"/team-a/v1/chat/completions", "", "") },
+		"path": func(k string) *http.Request {
+			return request("POST", "/t/"+k+"/proxy/team-a/v1/completions", "", streamed)
+		},
+		"method": func(k string) *http.Request {
+			return request("GET", "/t/"+k+"/proxy/team-a/v1/chat/completions", "", "")
+		},
 		"query": func(k string) *http.Request {
-			return request("POST", "/t/"+k+"/team-a/v1/chat/completions?a=b", "", streamed)
+			return request("POST", "/t/"+k+"/proxy/team-a/v1/chat/completions?a=b", "", streamed)
 		},
-		"no body":        func(k string) *http.Request { return request("POST", "/t/"+k+"/team-a/v1/chat/completions", "", "") },
+		"no body": func(k string) *http.Request {
+			return request("POST", "/t/"+k+"/proxy/team-a/v1/chat/completions", "", "")
+		},
 		"model":          sending(strings.Replace(streamed, `"m"`, `"m2"`, 1)),
 		"nested value":   sending(strings.Replace(streamed, "Hi.", "Ho.", 1)),
 		"one more field": sending(strings.Replace(streamed, `"n":1`, `"n":1,"x":null`, 1)),
@@ -109,7 +128,7 @@ func TestTicket_IsForThisMethodPathAndBody(t *testing.T) {
 		"type":           sending(strings.Replace(streamed, `"n":1`, `"n":true`, 1)),
 		"number":         sending(strings.Replace(streamed, "740993", "740995", 1)),
 		"a form": func(k string) *http.Request {
-			return request("POST", "/t/"+k+"/team-a/v1/chat/completions", "", "--x\r\nContent-Disposition: form-data; name=\"model\"\r\n\r\nm\r\n--x--\r\n",
+			return request("POST", "/t/"+k+"/proxy/team-a/v1/chat/completions", "", "--x\r\nContent-Disposition: form-data; name=\"model\"\r\n\r\nm\r\n--x--\r\n",
 				"Content-Type", "multipart/form-data; boundary=x")
 		},
 	} {
@@ -130,7 +149,7 @@ func TestTicket_IsForThisMethodPathAndBody(t *testing.T) {
 
 func sending(text string) func(string) *http.Request {
 	return func(ticket string) *http.Request {
-		return request("POST", "/t/"+ticket+"/team-a/v1/chat/completions", "", text)
+		return request("POST", "/t/"+ticket+"/proxy/team-a/v1/chat/completions", "", text)
 	}
 }
 
@@ -146,7 +165,7 @@ func TestTicket_TakesTheSpellingThatVaultDidNotSee(t *testing.T) {
 		`{"stream":true,"k\u0065y":{"b":[1,2],"a":{}}}`: `{"stream":true,"key":{"a":{},"b":[1,2.0]}}`,
 	} {
 		i := inline(t, vaults)
-		i.Path = "v1/files"
+		i.Path = "proxy/team-a/v1/files"
 		if got := r.send(request("POST", ticketPath(t, r, i), "", text)); got.status != 200 {
 			t.Errorf("%s for %s: %d %s", text, vaults, got.status, got.body)
 		}
@@ -155,7 +174,7 @@ func TestTicket_TakesTheSpellingThatVaultDidNotSee(t *testing.T) {
 
 func TestTicket_OfAGetIsForItsQuery(t *testing.T) {
 	r := newRig(t, func(s *Settings) { s.Redirect = RedirectAll })
-	i := &Inline{Method: http.MethodGet, Role: "team-a", Path: "v1/files", Query: url.Values{"limit": {"2", "3"}, "after": {"a b"}}.Encode()}
+	i := &Inline{Method: http.MethodGet, Path: "proxy/team-a/v1/files", Query: url.Values{"limit": {"2", "3"}, "after": {"a b"}}.Encode()}
 	path := ticketPath(t, r, i)
 	wantOK(t, r.send(request("GET", path, "", "")))
 	if got := r.provider.last(t); got.query != "after=a+b&limit=2&limit=3" {
@@ -166,7 +185,7 @@ func TestTicket_OfAGetIsForItsQuery(t *testing.T) {
 	}
 	// A POST without a body is like one of {}, and not like an upload.
 	i = inline(t, `{}`)
-	i.Path = "v1/batches/b/cancel"
+	i.Path = "proxy/team-a/v1/batches/b/cancel"
 	wantOK(t, r.send(request("POST", ticketPath(t, r, i), "", "")))
 	for _, contentType := range []string{formType, "application/octet-stream"} {
 		req := request("POST", ticketPath(t, r, i), "", form(field("a", "b")), "Content-Type", contentType)
@@ -178,7 +197,7 @@ func TestTicket_OfAGetIsForItsQuery(t *testing.T) {
 // redirects to.
 func TestTicket_OfAGetWithAKeyInItsQueryWorks(t *testing.T) {
 	r := newRig(t, func(s *Settings) { s.Redirect = RedirectAll })
-	i := &Inline{Method: http.MethodGet, Role: "team-a", Path: "v1beta/models", Query: "key=a-vault-token&pageSize=2"}
+	i := &Inline{Method: http.MethodGet, Path: "proxy/team-a/v1beta/models", Query: "key=a-vault-token&pageSize=2"}
 	location := r.Redirect(i)
 	if location == "" {
 		return // answered by Vault
@@ -194,9 +213,9 @@ func TestTicket_OfAGetWithAKeyInItsQueryWorks(t *testing.T) {
 func TestTicket_ThatNeverWasIsRefused(t *testing.T) {
 	r := newRig(t)
 	for _, ticket := range []string{"x", strings.Repeat("A", 43), strings.Repeat("A", maxTicket)} {
-		wantRefusal(t, r.send(request("POST", "/t/"+ticket+"/team-a/v1/chat/completions", "", streamed)), 403, apierror.CodeTicketInvalid)
+		wantRefusal(t, r.send(request("POST", "/t/"+ticket+"/proxy/team-a/v1/chat/completions", "", streamed)), 403, apierror.CodeTicketInvalid)
 	}
-	for _, path := range []string{"/t/", "/t/x", "/t//team-a/v1/x", "/t/x/team-a", "/t/a.b/team-a/v1/x", "/t/" + strings.Repeat("A", maxTicket+1) + "/team-a/v1/x"} {
+	for _, path := range []string{"/t/", "/t/x", "/t//proxy/team-a/v1/x", "/t/x/proxy/team-a", "/t/x/team-a/v1/x", "/t/a.b/proxy/team-a/v1/x", "/t/" + strings.Repeat("A", maxTicket+1) + "/proxy/team-a/v1/x"} {
 		if got := r.send(request("POST", path, "", streamed)); got.status < 400 || got.status >= 500 {
 			t.Errorf("%s: got %d", path, got.status)
 		}
@@ -241,7 +260,7 @@ func TestTickets_AreBoundedAndSwept(t *testing.T) {
 func TestRedirect_SaysWhichRequestsAreSentOn(t *testing.T) {
 	r := newRig(t)
 	whole := inline(t, strings.Replace(streamed, "true", "false", 1))
-	get := &Inline{Method: http.MethodGet, Role: "team-a", Path: "v1/models"}
+	get := &Inline{Method: http.MethodGet, Path: "proxy/team-a/v1/models"}
 	for name, c := range map[string]struct {
 		redirect         Redirect
 		public, vault    string

@@ -21,6 +21,7 @@ const (
 	ByDay    Dimension = "day"
 	ByModel  Dimension = "model"
 	ByCaller Dimension = "entity"
+	ByPrompt Dimension = "prompt"
 )
 
 // Query asks for the usage of one virtual key.
@@ -28,6 +29,8 @@ type Query struct {
 	Role string
 	// From and To are days, 2006-01-02, both included; empty for no bound.
 	From, To string
+	// Prompt counts only the requests on this prompt template; empty counts all.
+	Prompt string
 	// GroupBy are the dimensions of the rows; none gives the total alone.
 	GroupBy []Dimension
 }
@@ -35,11 +38,11 @@ type Query struct {
 // Row is one row of an answer; the dimensions that were not asked for are
 // empty.
 type Row struct {
-	Day, Model, Caller string
+	Day, Model, Caller, Prompt string
 	Counts
 }
 
-// Query returns the rows, sorted by day, model and caller, and their total. It
+// Query returns the rows, sorted by day, model, caller and prompt, and their total. It
 // includes what is not written yet.
 func (l *Log) Query(ctx context.Context, storage logical.Storage, q Query) ([]Row, Counts, error) {
 	// No batch may run meanwhile: it moves counts from memory to storage.
@@ -56,6 +59,9 @@ func (l *Log) Query(ctx context.Context, storage logical.Storage, q Query) ([]Ro
 			continue
 		}
 		err := l.eachRow(ctx, storage, q.Role, day, func(r row) {
+			if q.Prompt != "" && r.Prompt != q.Prompt {
+				return
+			}
 			total.Add(r.Counts)
 			id := groupOf(q.GroupBy, day, r)
 			if groups[id] == nil {
@@ -81,6 +87,9 @@ func groupOf(by []Dimension, day string, r row) Row {
 	if slices.Contains(by, ByCaller) {
 		id.Caller = r.Caller
 	}
+	if slices.Contains(by, ByPrompt) {
+		id.Prompt = r.Prompt
+	}
 	return id
 }
 
@@ -101,7 +110,10 @@ func sortGroups(by []Dimension, groups map[Row]*Counts) []Row {
 		if a.Model != b.Model {
 			return a.Model < b.Model
 		}
-		return a.Caller < b.Caller
+		if a.Caller != b.Caller {
+			return a.Caller < b.Caller
+		}
+		return a.Prompt < b.Prompt
 	})
 	return rows
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 
-// Package usage keeps what was spent, per virtual key, day, model and caller,
-// for people to look at.
+// Package usage keeps what was spent, per virtual key, day, model, caller and prompt
+// template, for people to look at.
 //
 // Recording touches memory only. What changed is written in batches (Flush),
 // and nothing that a failed write held is dropped: it goes with the next. A
@@ -82,6 +82,8 @@ type Event struct {
 	Model string
 	// Caller is the Vault entity, or empty.
 	Caller string
+	// Prompt is the prompt template's name; empty if the request was on none.
+	Prompt string
 	Counts Counts
 }
 
@@ -92,7 +94,7 @@ const (
 	shardCount = 16
 	maxRows    = 2000 // per shard
 	maxModel   = 200  // bytes of a model's name
-	// Other stands for the models and callers beyond those bounds.
+	// Other stands for the models, callers and prompts beyond those bounds.
 	Other = "(other)"
 )
 
@@ -107,7 +109,7 @@ func (id shardID) key(prefix string) string {
 }
 
 // rowID names one row of a shard.
-type rowID struct{ model, caller string }
+type rowID struct{ model, caller, prompt string }
 
 // shard is one stored entry in memory.
 type shard struct {
@@ -123,6 +125,7 @@ type shard struct {
 type row struct {
 	Model  string `json:"model,omitempty"`
 	Caller string `json:"caller,omitempty"`
+	Prompt string `json:"prompt,omitempty"` // none in what earlier versions stored
 	Counts
 }
 
@@ -174,7 +177,7 @@ func (l *Log) Record(e Event) {
 		l.shards[id] = s
 	}
 	s.dirty, s.used = true, l.now()
-	s.row(rowID{model, e.Caller}).Add(e.Counts)
+	s.row(rowID{model, e.Caller, e.Prompt}).Add(e.Counts)
 }
 
 // row returns the row called id, or the one that stands for those beyond the
@@ -182,7 +185,7 @@ func (l *Log) Record(e Event) {
 func (s *shard) row(id rowID) *Counts {
 	c := s.rows[id]
 	if c == nil && len(s.rows) >= maxRows {
-		id = rowID{Other, Other}
+		id = rowID{Other, Other, Other}
 		c = s.rows[id]
 	}
 	if c == nil {
@@ -264,7 +267,7 @@ func (l *Log) complete(ctx context.Context, storage logical.Storage, id shardID)
 	defer l.mu.Unlock()
 	s := l.shards[id]
 	for _, r := range stored {
-		s.row(rowID{r.Model, r.Caller}).Add(r.Counts)
+		s.row(rowID{r.Model, r.Caller, r.Prompt}).Add(r.Counts)
 	}
 	s.whole = true
 	return nil
@@ -288,13 +291,16 @@ func (l *Log) readStored(ctx context.Context, storage logical.Storage, id shardI
 func sortedRows(rows map[rowID]*Counts) []row {
 	out := make([]row, 0, len(rows))
 	for id, c := range rows {
-		out = append(out, row{id.model, id.caller, *c})
+		out = append(out, row{id.model, id.caller, id.prompt, *c})
 	}
 	sort.Slice(out, func(i, j int) bool {
 		if out[i].Model != out[j].Model {
 			return out[i].Model < out[j].Model
 		}
-		return out[i].Caller < out[j].Caller
+		if out[i].Caller != out[j].Caller {
+			return out[i].Caller < out[j].Caller
+		}
+		return out[i].Prompt < out[j].Prompt
 	})
 	return out
 }

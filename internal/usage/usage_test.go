@@ -129,6 +129,56 @@ func TestLog_QueryCutsDaysAndGroups(t *testing.T) {
 	}
 }
 
+// What versions before prompt templates have stored goes on to count.
+func TestLog_RowsWithoutAPromptAreReadAndAddedTo(t *testing.T) {
+	storage, log := &logical.InmemStorage{}, New(Options{Prefix: prefix})
+	plain := event("r", "2026-01-01", "m", "", 1)
+	log.Record(plain)
+	if err := log.Flush(t.Context(), storage); err != nil {
+		t.Fatal(err)
+	}
+	stored := false
+	err := logical.ScanView(t.Context(), storage, func(key string) {
+		entry, err := storage.Get(t.Context(), key)
+		if err != nil || strings.Contains(string(entry.Value), "prompt") {
+			t.Errorf("%s: %s, %v", key, entry.Value, err)
+		}
+		stored = true
+	})
+	if err != nil || !stored {
+		t.Fatal(stored, err)
+	}
+	log = New(Options{Prefix: prefix})
+	log.Record(plain)
+	for _, prompt := range []string{"p", "q", "p"} {
+		e := plain
+		e.Prompt = prompt
+		log.Record(e)
+	}
+	for _, flushed := range []bool{false, true} {
+		rows, sum, err := log.Query(t.Context(), storage, Query{Role: "r", GroupBy: []Dimension{ByPrompt}})
+		want := []Row{{Counts: Counts{Requests: 2, Cost: 2000}}, {Prompt: "p", Counts: Counts{Requests: 2, Cost: 2000}}, {Prompt: "q", Counts: Counts{Requests: 1, Cost: 1000}}}
+		if err != nil || sum.Requests != 5 || !reflect.DeepEqual(rows, want) {
+			t.Errorf("flushed %t: %v, %v, %v", flushed, rows, sum, err)
+		}
+		_, sum, err = log.Query(t.Context(), storage, Query{Role: "r", Prompt: "p"})
+		if err != nil || sum.Requests != 2 {
+			t.Errorf("flushed %t: of p alone: %v, %v", flushed, sum, err)
+		}
+		// The next process reads what is stored, writes it again with its own, and so on.
+		if flushed {
+			log.Record(Event{Role: "r", Day: "2026-01-01"})
+		}
+		if err := log.Flush(t.Context(), storage); err != nil {
+			t.Fatal(err)
+		}
+		log = New(Options{Prefix: prefix})
+	}
+	if _, sum, err := log.Query(t.Context(), storage, Query{Role: "r", Prompt: "p"}); err != nil || sum.Requests != 2 {
+		t.Errorf("written again: of p alone: %v, %v", sum, err)
+	}
+}
+
 func TestLog_WhatCallersNameIsBounded(t *testing.T) {
 	log := New(Options{Prefix: prefix})
 	storage := &logical.InmemStorage{}

@@ -100,7 +100,7 @@ func (a *attacked) paths(t *testing.T) {
 			base+"/proxy/open/"+s+"/shut/v1/models", base+"/proxy/"+s+"/v1/models", base+"/proxy/open/v1/"+s+"/models", base+"/proxy/open/v1/models/"+s,
 			base+"/proxy/open/"+s, base+"/"+s+"/proxy/open/v1/models", base+"/proxy/open"+s+"/v1/models", base+"/proxy/open/v1/models"+s+"/../../../shut/v1/models",
 			base+"/proxy/shut/"+s+"/open/v1/models", "/v1/models/"+s, "/"+s+"/v1/models", "/v1/"+s+"/sys/mounts",
-			"/t/"+strings.Repeat("A", 43)+"/"+s+"/v1/models", "/t/"+s+"/open/v1/models",
+			"/t/"+strings.Repeat("A", 43)+"/proxy/"+s+"/v1/models", "/t/"+strings.Repeat("A", 43)+"/"+s+"/open/v1/models", "/t/"+s+"/proxy/open/v1/models",
 		)
 	}
 	odd, asked := 0, len(a.asks(t, a.mount+"/proxy/shut"))

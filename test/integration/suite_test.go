@@ -71,6 +71,7 @@ func TestEndToEnd(t *testing.T) {
 	t.Run("Processes", s.processes)
 	t.Run("Survival", s.survival)
 	t.Run("Gateway", s.gatewayTraffic)
+	t.Run("Prompts", s.promptTraffic)
 	// The last, for it looks at what all of them left.
 	t.Run("Custody", s.custody)
 }

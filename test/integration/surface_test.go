@@ -35,7 +35,7 @@ func (s *suite) help(t *testing.T, path string) string {
 
 func (s *suite) pathHelp(t *testing.T) {
 	all := s.help(t, mount+"/")
-	for _, family := range []string{"config", "providers/", "keys/", "rotate", "verify", "roles/", "proxy/", "usage", "prices/", "status", "metrics", "healthz", "Virtual keys for LLM providers"} {
+	for _, family := range []string{"config", "providers/", "keys/", "rotate", "verify", "roles/", "proxy/", "prompts/", "publish", "render", "usage", "prices/", "status", "metrics", "healthz", "Virtual keys for LLM providers"} {
 		if !strings.Contains(all, family) {
 			t.Errorf("the mount's help doesn't name %q:\n%s", family, all)
 		}
@@ -44,6 +44,7 @@ func (s *suite) pathHelp(t *testing.T) {
 		"config": "upstream_timeout", "providers": "catalogue", "providers/openai": "catalogue",
 		"keys": "provider keys", "keys/x": "api_key", "keys/x/rotate": "verify", "keys/x/verify": "provider",
 		"roles": "virtual keys", "roles/x": "models", "proxy/x": "prompt", "proxy/x/v1/models": "base_url",
+		"prompts": "prompt templates", "prompts/x": "virtual_key", "prompts/x@1": "never changes", "prompts/x/versions": "versions", "prompts/x/publish": "Publish", "prompts/x/render": "variables",
 		"usage": "group_by", "usage/x": "group_by", "prices": "overrides", "prices/openai": "overrides", "prices/openai/gpt-4o": "built-in table",
 		"status": "Version", "metrics": "Prometheus", "healthz": "ok",
 	} {
@@ -71,6 +72,7 @@ func (s *suite) openAPI(t *testing.T) {
 		"keys/": {"get"}, "keys/{name}": {"get", "post", "delete"}, "keys/{name}/rotate": {"post"}, "keys/{name}/verify": {"post"},
 		"roles/": {"get"}, "roles/{name}": {"get", "post", "delete"}, "status": {"get"}, "healthz": {"get"},
 		"usage/": {"get"}, "usage/{role}": {"get"}, "metrics": {"get"},
+		"prompts/": {"get"}, "prompts/{name}": {"get", "post", "delete"}, "prompts/{name}@{version}": {"get"}, "prompts/{name}/versions/": {"get"}, "prompts/{name}/publish": {"post"},
 		"prices/": {"get"}, "prices/{provider}/": {"get"}, "prices/{provider}/{model}": {"get", "post", "delete"},
 		"proxy/{virtual_key}": {"post"}, "proxy/{virtual_key}/{provider_path}": {"get", "post", "delete"},
 	} {
@@ -111,7 +113,7 @@ func (s *suite) health(t *testing.T) {
 	if resp.Status != http.StatusOK || string(resp.Body) != "ok\n" || !strings.HasPrefix(resp.Header.Get("Content-Type"), "text/plain") {
 		t.Errorf("healthz without a token: %s", resp)
 	}
-	for _, path := range []string{"status", "config", "keys/main", "roles/team-a", "providers/openai", "usage", "usage/team-a", "prices/openai/gpt-4o", "metrics"} {
+	for _, path := range []string{"status", "config", "keys/main", "roles/team-a", "prompts/x", "providers/openai", "usage", "usage/team-a", "prices/openai/gpt-4o", "metrics"} {
 		wantStatus(t, do(t, nobody, http.MethodGet, mount+"/"+path, nil), http.StatusForbidden)
 	}
 	data := s.root.Read(t, mount+"/status").Data()
