@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
 # Installs the SDKs and packages that the tests use, pinned by the lock files:
 # Node's beside its tests (Node finds packages no other way), Python's in a cache
-# outside the repository. Prints the Python to use, and progress on stderr.
+# outside the repository. Prints the Python to use, and progress on stderr. The
+# packages that want version 2 of openai have an environment inside the other:
+# openai2/bin/python in the folder that has bin/python.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -19,13 +21,15 @@ for dir in test/clients/node test/prices; do
 	fi
 done
 
-python=$cache/python-$(python3 -c 'import sys; print("%d.%d.%d" % sys.version_info[:3])')-$(hash_of test/clients/python/requirements.txt)
+python=$cache/python-$(python3 -c 'import sys; print("%d.%d.%d" % sys.version_info[:3])')-$(hash_of test/clients/python/requirements*.txt)
 if [ ! -e "$python/.complete" ]; then
 	echo "Installing the Python SDKs (once) …" >&2
 	rm -rf "$python"
-	python3 -m venv "$python"
-	"$python/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes \
-		-r test/clients/python/requirements.txt >&2
+	for venv in "$python requirements.txt" "$python/openai2 requirements-openai2.txt"; do
+		python3 -m venv "${venv% *}"
+		"${venv% *}/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes \
+			-r "test/clients/python/${venv##* }" >&2
+	done
 	touch "$python/.complete"
 fi
 echo "$python/bin/python"
