@@ -2,10 +2,11 @@
 
 // Package apierror builds the errors that LLM SDKs and the Vault CLI read.
 //
-// An error is one JSON object in OpenAI's shape, with a top-level `errors`
-// list beside it, because that list is what the Vault CLI prints:
+// An error is one JSON object in OpenAI's shape, with two members beside it: the list
+// `errors`, which is what the Vault CLI prints, and `message`, without which
+// portkey-ai for Node shows the whole body for a message:
 //
-//	{"error":{"message":"…","type":"…","param":null,"code":"…"},"errors":["…"]}
+//	{"error":{"message":"…","type":"…","param":null,"code":"…"},"errors":["…"],"message":"…"}
 //
 // The package knows nothing of Vault, of providers or of limits; it only fixes
 // the shape and which status, type and code go together.
@@ -111,9 +112,10 @@ func (e *Error) JSON() []byte {
 		w.Param = &e.Param
 	}
 	body, err := json.Marshal(struct {
-		Error  wireError `json:"error"`
-		Errors []string  `json:"errors"`
-	}{w, []string{e.Message}})
+		Error   wireError `json:"error"`
+		Errors  []string  `json:"errors"`
+		Message string    `json:"message"`
+	}{w, []string{e.Message}, e.Message})
 	if err != nil {
 		// Strings always marshal: invalid UTF-8 is replaced.
 		panic("apierror: strings that do not marshal: " + err.Error())

@@ -16,7 +16,7 @@ func TestError_IsWhatOpenAIsSDKsAndTheVaultCLIRead(t *testing.T) {
 	if w.Code != 402 || w.Header().Get("Content-Type") != "application/json" {
 		t.Errorf("%d %v", w.Code, w.Header())
 	}
-	const want = `{"error":{"message":"spent \u003call\u003e \"of\" it\ufffd","type":"insufficient_quota","param":null,"code":"budget_exceeded"},"errors":["spent \u003call\u003e \"of\" it\ufffd"]}`
+	const want = `{"error":{"message":"spent \u003call\u003e \"of\" it\ufffd","type":"insufficient_quota","param":null,"code":"budget_exceeded"},"errors":["spent \u003call\u003e \"of\" it\ufffd"],"message":"spent \u003call\u003e \"of\" it\ufffd"}`
 	if w.Body.String() != want {
 		t.Errorf("%s\nwant %s", w.Body, want)
 	}
