@@ -81,7 +81,9 @@ func fill(root, document string) (string, error) {
 		}
 		out.WriteString(lines[i])
 		out.WriteString(text)
-		for i++; i < len(lines) && strings.TrimRight(lines[i], "\r\n") != fence; i++ {
+		i++
+		for i < len(lines) && strings.TrimRight(lines[i], "\r\n") != fence {
+			i++
 		}
 		if i >= len(lines) {
 			return "", fmt.Errorf("the code block of %q doesn't end", what)
@@ -94,7 +96,7 @@ func fill(root, document string) (string, error) {
 // snippet returns the part of a file, "PATH NAME", or all of it, "PATH".
 func snippet(root, what string) (string, error) {
 	path, name, _ := strings.Cut(what, " ")
-	text, err := os.ReadFile(filepath.Join(root, filepath.FromSlash(path)))
+	text, err := os.ReadFile(filepath.Join(root, filepath.FromSlash(path))) //nolint:gosec // the document says which
 	if err != nil {
 		return "", fmt.Errorf("reading an example: %w", err)
 	}
@@ -120,7 +122,8 @@ func snippet(root, what string) (string, error) {
 			}
 		case comment && words[1] == "docs:end" && (len(words) == 2 || words[2] == name):
 			inside = false
-		case inside && !(comment && (words[1] == "docs:begin" || words[1] == "docs:end")): // another's
+		case comment && (words[1] == "docs:begin" || words[1] == "docs:end"): // another's
+		case inside:
 			part = append(part, line)
 		}
 	}
