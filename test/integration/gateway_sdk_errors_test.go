@@ -5,6 +5,7 @@
 package integration_test
 
 import (
+	"io"
 	"net/http"
 	"strings"
 	"testing"
@@ -36,8 +37,15 @@ func TestGateway_SDKsRaiseTheirOwnExceptions(t *testing.T) {
 	wantCompletion(t, post(t, g.atGateway(t, token), g.chatOf("spent"), hello("up-ok")))
 	holder := g.exactly(t, token)
 	holder.http.Timeout = 0 // it must last longer than the others
-	held := holder.open(t, http.MethodPost, g.proxied("busy", chatRoute), nil, strings.NewReader(`{"model":"up-hang-mid","messages":[],"stream":true}`))
-	t.Cleanup(func() { _ = held.Body.Close() })
+	eventually(t, "a stream to hold the only place", func() bool {
+		held := holder.open(t, http.MethodPost, g.proxied("busy", chatRoute), nil, strings.NewReader(`{"model":"up-hang-mid","messages":[],"stream":true}`))
+		t.Cleanup(func() { _ = held.Body.Close() })
+		if held.StatusCode != http.StatusOK {
+			text, _ := io.ReadAll(held.Body)
+			t.Logf("it got %d %s", held.StatusCode, text)
+		}
+		return held.StatusCode == http.StatusOK
+	})
 
 	// What OpenAI's Python package has for statuses without a class of their own.
 	python := map[string]string{"python": "APIStatusError"}
