@@ -33,8 +33,7 @@ func NewTransport(sandbox http.RoundTripper) *http.Transport {
 }
 
 // NewStreamTransport is NewTransport for streams, of which very many may be open:
-// its connections take as little memory as may be, but send a usual request in one
-// piece.
+// its connections take as little memory as may be.
 func NewStreamTransport(sandbox http.RoundTripper) *http.Transport {
 	t := &http.Transport{
 		Proxy:                 http.ProxyFromEnvironment,
@@ -45,7 +44,7 @@ func NewStreamTransport(sandbox http.RoundTripper) *http.Transport {
 		MaxIdleConns:          4096,
 		MaxIdleConnsPerHost:   1024,
 		IdleConnTimeout:       90 * time.Second,
-		WriteBufferSize:       6 << 10,
+		WriteBufferSize:       2 << 10, // it has no use any more while the answer streams
 	}
 	t.RegisterProtocol("sandbox", sandbox)
 	return t
@@ -116,9 +115,12 @@ var (
 	ownAgent    = []string{"vault-plugin-secrets-portkey"}
 )
 
-// smallBody is the longest body that fits into the transport's buffer together with
-// a usual head.
-const smallBody = 5 << 10
+// smallBody and smallStreamBody are the longest bodies that fit into the buffers of
+// NewTransport and NewStreamTransport together with a usual head.
+const (
+	smallBody       = 7 << 10
+	smallStreamBody = 1 << 10
+)
 
 // setBody gives a request its body, in a way that tells when the provider may have
 // all of it. A small one goes out with the request's head: the transport does so
@@ -126,7 +128,11 @@ const smallBody = 5 << 10
 // when it begins to.
 func (x *exchange) setBody(ctx context.Context, up *http.Request, body []byte, traced bool) context.Context {
 	up.ContentLength = int64(len(body))
-	small := traced && len(body) <= smallBody && strings.HasPrefix(up.URL.Scheme, "http") // the sandbox tells nothing
+	most := smallBody
+	if x.params.Stream {
+		most = smallStreamBody
+	}
+	small := traced && len(body) <= most && strings.HasPrefix(up.URL.Scheme, "http") // the sandbox tells nothing
 	up.GetBody = func() (io.ReadCloser, error) {
 		if small {
 			return io.NopCloser(bytes.NewReader(body)), nil

@@ -38,7 +38,7 @@ func TestGateway_ManyStreamsAreOpenAtOnceAndADrainEndsThemInOrder(t *testing.T) 
 	// Long enough for all to be open before the first ends.
 	open := time.Duration(many/50+5) * time.Second
 	wait := s.begin(many, 20, int(open/time.Millisecond)/20)
-	for end := time.Now().Add(open); s.opened.Load() < int64(many) && time.Now().Before(end); {
+	for end := time.Now().Add(open); s.opened.Load()-s.ended.Load() < int64(many) && time.Now().Before(end); {
 		time.Sleep(50 * time.Millisecond)
 	}
 	opened := s.opened.Load() - s.ended.Load()
