@@ -79,20 +79,7 @@ func failPromptWrite(t *testing.T, o writeOperation, n int, applied bool) bool {
 	if stored := fresh.promptState(); !reflect.DeepEqual(now, stored) {
 		t.Errorf("write %d: memory says %v\nstorage says %v", n, now, stored)
 	}
-	switch {
-	case resp.IsError():
-		t.Errorf("write %d: taken for the caller's fault: %v", n, resp.Error())
-	case failed && err == nil && (o.tidies == 0 || n < o.tidies):
-		t.Errorf("write %d failed, and nobody was told", n)
-	case !failed && err != nil:
-		t.Errorf("nothing failed, yet: %v", err)
-	case err != nil && !strings.Contains(err.Error(), errFault.Error()):
-		t.Errorf("write %d: the error doesn't say what failed: %v", n, err)
-	case err != nil && !applied && !reflect.DeepEqual(now, before):
-		t.Errorf("write %d failed, yet changed %v\nto %v", n, before, now)
-	case err == nil && reflect.DeepEqual(now, before):
-		t.Errorf("write %d: success without effect", n)
-	}
+	tale{n: n, failed: failed, applied: applied, quiet: o.tidies > 0 && n >= o.tidies, changed: !reflect.DeepEqual(now, before)}.check(t, resp, err)
 	m.must(o.op, o.path, o.data) // the way out is to do it again
 	m.delete("prompts/p")
 	for key := range entries(t, storage) {

@@ -86,6 +86,34 @@ func TestStorageFault_ALostAnswerLeavesMemoryAndStorageAgreed(t *testing.T) {
 	}
 }
 
+// tale is what became of an operation whose n-th write was to fail.
+type tale struct {
+	n       int
+	failed  bool // there was such a write
+	applied bool // storage did it, though it said otherwise
+	quiet   bool // nobody needs to be told
+	changed bool // what memory and storage hold is something else than before
+}
+
+// check compares it with what the caller was told.
+func (w tale) check(t *testing.T, resp *logical.Response, err error) {
+	t.Helper()
+	switch {
+	case resp.IsError():
+		t.Errorf("write %d: taken for the caller's fault: %v", w.n, resp.Error())
+	case w.failed && err == nil && !w.quiet:
+		t.Errorf("write %d failed, and nobody was told", w.n)
+	case !w.failed && err != nil:
+		t.Errorf("nothing failed, yet: %v", err)
+	case err != nil && !strings.Contains(err.Error(), errFault.Error()):
+		t.Errorf("write %d: the error doesn't say what failed: %v", w.n, err)
+	case err != nil && !w.applied && w.changed:
+		t.Errorf("write %d failed, yet something changed", w.n)
+	case err == nil && !w.changed:
+		t.Errorf("write %d: success without effect", w.n)
+	}
+}
+
 // failWrite makes the n-th write of o fail and checks what is left. It returns
 // false if there was no n-th write, once it has seen o succeed.
 func failWrite(t *testing.T, o writeOperation, n int, applied bool) bool {
@@ -104,20 +132,7 @@ func failWrite(t *testing.T, o writeOperation, n int, applied bool) bool {
 		t.Errorf("write %d: memory says %v\nstorage says %v", n, now, stored)
 	}
 	checkReferences(t, storage)
-	switch {
-	case resp.IsError():
-		t.Errorf("write %d: taken for the caller's fault: %v", n, resp.Error())
-	case failed && err == nil && !mayFailUnseen(o, n):
-		t.Errorf("write %d failed, and nobody was told", n)
-	case !failed && err != nil:
-		t.Errorf("nothing failed, yet: %v", err)
-	case err != nil && !strings.Contains(err.Error(), errFault.Error()):
-		t.Errorf("write %d: the error doesn't say what failed: %v", n, err)
-	case err != nil && !applied && !reflect.DeepEqual(now, before):
-		t.Errorf("write %d failed, yet changed %v\nto %v", n, before, now)
-	case err == nil && reflect.DeepEqual(now, before):
-		t.Errorf("write %d: success without effect", n)
-	}
+	tale{n: n, failed: failed, applied: applied, quiet: mayFailUnseen(o, n), changed: !reflect.DeepEqual(now, before)}.check(t, resp, err)
 	m.chat("new", "m").want(t, chatStatus(now["roles/new"] != nil), chatCode(now["roles/new"] != nil))
 	// The way out is to do it again, but for what can't be done twice.
 	if done := !reflect.DeepEqual(now, before); !done || !strings.HasSuffix(o.path, "/rotate") {

@@ -84,7 +84,7 @@ func nodeTasks(prefix, do, model string, made func(key string)) (tasks []nodeTas
 func TestClientsNode_ABudgetThatIsUsedUpIsToldOnce(t *testing.T) {
 	t.Parallel()
 	g := startGateway(t, gatewayOptions{})
-	p := startNodeProvider(t)
+	p := startKeyedProvider(t)
 	var tasks []nodeTask
 	var keys []string
 	for _, do := range []string{"chat", "stream"} {
@@ -119,7 +119,7 @@ func TestClientsNode_ABudgetThatIsUsedUpIsToldOnce(t *testing.T) {
 func TestClientsNode_ARateLimitIsTriedAgainAfterRetryAfter(t *testing.T) {
 	t.Parallel()
 	g := startGateway(t, gatewayOptions{})
-	p := startNodeProvider(t)
+	p := startKeyedProvider(t)
 	tasks, keys := nodeTasks("busy", "chat", "up-ok", func(key string) {
 		p.virtualKeys(t, g, g.mount, map[string]any{"limits": []string{"concurrent=1"}}, key)
 	})
@@ -171,7 +171,7 @@ func TestClientsNode_ARateLimitIsTriedAgainAfterRetryAfter(t *testing.T) {
 func TestClientsNode_AnErrorInMidStreamRaises(t *testing.T) {
 	t.Parallel()
 	g := startGateway(t, gatewayOptions{})
-	p := startNodeProvider(t)
+	p := startKeyedProvider(t)
 	for _, c := range []struct {
 		name, model, says string
 		portkey           string // what portkey-ai says

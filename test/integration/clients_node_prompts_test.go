@@ -37,7 +37,7 @@ func TestClientsNode_Prompts(t *testing.T) {
 	t.Parallel()
 	g := startGateway(t, gatewayOptions{settings: map[string]any{"redirect": "all"}})
 	g.vault.Enable(t, nodeInline, nil)
-	p := startNodeProvider(t)
+	p := startKeyedProvider(t)
 	g.vault.Policy(t, "prompts", nodePromptPolicy(g.mount)+nodePromptPolicy(nodeInline))
 	token := g.vault.Token(t, "prompts")
 	doors := []nodeDoor{
@@ -64,7 +64,7 @@ func TestClientsNode_Prompts(t *testing.T) {
 func TestClientsNode_PromptsExampleRuns(t *testing.T) {
 	t.Parallel()
 	g := startGateway(t, gatewayOptions{})
-	p := startNodeProvider(t)
+	p := startKeyedProvider(t)
 	p.virtualKeys(t, g, g.mount, nil, "greeter")
 	name := nodeTemplate(t, g, g.mount, "greeter")
 	g.vault.Policy(t, "prompts", nodePromptPolicy(g.mount))

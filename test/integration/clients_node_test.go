@@ -77,7 +77,7 @@ const nodeInline = "inline"
 
 // nodeDoors are those of the conformance suite: the gateway, with a token and with a
 // leased key; Vault, which sends on to the gateway; and Vault alone.
-func nodeDoors(t *testing.T, g *gatewayRig, p *nodeProvider) []nodeDoor {
+func nodeDoors(t *testing.T, g *gatewayRig, p *keyedProvider) []nodeDoor {
 	t.Helper()
 	vault := func(name, sdk, mount string) nodeDoor {
 		return nodeDoor{Name: name, SDK: sdk, BaseURL: g.vault.Addr + "/v1/" + proxyPath(mount, name, "v1"), JSONOnly: true, mount: mount}
@@ -127,14 +127,14 @@ func TestClientsNode_Conformance(t *testing.T) {
 	t.Parallel()
 	g := startGateway(t, gatewayOptions{settings: map[string]any{"redirect": "all"}})
 	g.vault.Enable(t, nodeInline, nil)
-	p := startNodeProvider(t)
+	p := startKeyedProvider(t)
 	doors := nodeDoors(t, g, p)
 	nodeConform(t, g, p, doors, 14)
 }
 
 // nodeConform runs conformance.js, of which at least so many calls must arrive through
 // each door, and checks what it says, what arrived, and the ledger.
-func nodeConform(t *testing.T, g *gatewayRig, p *nodeProvider, doors []nodeDoor, atLeast int) {
+func nodeConform(t *testing.T, g *gatewayRig, p *keyedProvider, doors []nodeDoor, atLeast int) {
 	t.Helper()
 	recording := filepath.Join(t.TempDir(), "recording.webm")
 	sound := bytes.Repeat([]byte("\x1a\x45\xdf\xa3\x00\xff"), 5000)
@@ -168,7 +168,7 @@ func nodeConform(t *testing.T, g *gatewayRig, p *nodeProvider, doors []nodeDoor,
 }
 
 // wantCall fails the test unless the request is what a case must send through a door.
-func (a nodeArrival) wantCall(t *testing.T, c *nodeCase, d *nodeDoor, recording []byte) {
+func (a keyedArrival) wantCall(t *testing.T, c *nodeCase, d *nodeDoor, recording []byte) {
 	t.Helper()
 	what := d.Name + ", " + c.Case
 	a.wantOnlyProviderKey(t, what, d.Name, d.Key)
@@ -181,7 +181,7 @@ func (a nodeArrival) wantCall(t *testing.T, c *nodeCase, d *nodeDoor, recording 
 }
 
 // members are those of a body: of a form too, where the recording is named as one.
-func (a nodeArrival) members(t *testing.T, recording []byte) (members map[string]any) {
+func (a keyedArrival) members(t *testing.T, recording []byte) (members map[string]any) {
 	t.Helper()
 	if len(a.Body) == 0 {
 		return nil
@@ -215,7 +215,7 @@ func (a nodeArrival) members(t *testing.T, recording []byte) (members map[string
 func TestClientsNode_OverridesPerCallAreChargedToTheirVirtualKeys(t *testing.T) {
 	t.Parallel()
 	g := startGateway(t, gatewayOptions{})
-	p := startNodeProvider(t)
+	p := startKeyedProvider(t)
 	for _, way := range []string{"client", "named"} {
 		t.Run(way, func(t *testing.T) {
 			keys := make([]string, 10)
@@ -249,7 +249,7 @@ func TestClientsNode_OverridesPerCallAreChargedToTheirVirtualKeys(t *testing.T) 
 func TestClientsNode_AnOverrideThatThePackageKeepsIsChargedWhereItIsSent(t *testing.T) {
 	t.Parallel()
 	g := startGateway(t, gatewayOptions{})
-	p := startNodeProvider(t)
+	p := startKeyedProvider(t)
 	keys := []string{"own", "other", "denied"}
 	p.virtualKeys(t, g, g.mount, map[string]any{"limits": []string{"usd=1000/month"}}, keys...)
 	failed := nodeOverrides(t, g, "changed", 0, g.token(t, keys[:2]...), keys)
@@ -296,7 +296,7 @@ var nodeMeant = regexp.MustCompile(`"for ([a-z0-9-]+): `)
 
 // meantFor are the virtual keys that the calls with a virtual key's provider key
 // were meant for.
-func (p *nodeProvider) meantFor(key string) (meant []string) {
+func (p *keyedProvider) meantFor(key string) (meant []string) {
 	for _, a := range p.arrived(key) {
 		name := "(nobody)"
 		if m := nodeMeant.FindSubmatch(a.Body); m != nil {
@@ -334,7 +334,7 @@ const (
 func TestClientsNode_ExamplesRun(t *testing.T) {
 	t.Parallel()
 	g := startGateway(t, gatewayOptions{})
-	p := startNodeProvider(t)
+	p := startKeyedProvider(t)
 	folder := nodeExamplesFolder(t)
 	programs, err := filepath.Glob(filepath.Join(folder, "*.mjs"))
 	if err != nil || len(programs) < len(nodeExamples) {

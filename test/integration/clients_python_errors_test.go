@@ -176,7 +176,7 @@ func (p pyTasks) run(t *testing.T, f *pyFront, token string, meanwhile func()) m
 func TestClientsPython_ABudgetThatIsUsedUpIsToldOnce(t *testing.T) {
 	t.Parallel()
 	g := startGateway(t, gatewayOptions{})
-	p, front := startNodeProvider(t), startPyFront(t, g)
+	p, front := startKeyedProvider(t), startPyFront(t, g)
 	tasks := pyTasks{}
 	for _, do := range []string{"chat", "stream"} {
 		tasks.add("spent-"+do, do, "up-ok", func(key string) {
@@ -210,7 +210,7 @@ func TestClientsPython_ABudgetThatIsUsedUpIsToldOnce(t *testing.T) {
 func TestClientsPython_ARateLimitIsTriedAgainAfterRetryAfter(t *testing.T) {
 	t.Parallel()
 	g := startGateway(t, gatewayOptions{})
-	p, front := startNodeProvider(t), startPyFront(t, g)
+	p, front := startKeyedProvider(t), startPyFront(t, g)
 	tasks := pyTasks{}
 	tasks.add("busy", "chat", "up-ok", func(key string) {
 		p.virtualKeys(t, g, g.mount, map[string]any{"limits": []string{"concurrent=1"}}, key)
@@ -261,7 +261,7 @@ func TestClientsPython_ARateLimitIsTriedAgainAfterRetryAfter(t *testing.T) {
 func TestClientsPython_AnErrorInMidStreamRaises(t *testing.T) {
 	t.Parallel()
 	g := startGateway(t, gatewayOptions{})
-	p, front := startNodeProvider(t), startPyFront(t, g)
+	p, front := startKeyedProvider(t), startPyFront(t, g)
 	tasks := pyTasks{}
 	made := func(key string) { p.virtualKeys(t, g, g.mount, nil, key) }
 	tasks.add("broken", "stream", "up-reset-mid", made)

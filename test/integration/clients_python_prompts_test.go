@@ -34,7 +34,7 @@ func TestClientsPython_Prompts(t *testing.T) {
 	t.Parallel()
 	g := startGateway(t, gatewayOptions{settings: map[string]any{"redirect": "all"}})
 	g.vault.Enable(t, pyInline, nil)
-	p := startNodeProvider(t)
+	p := startKeyedProvider(t)
 	g.vault.Policy(t, "prompts", pyPromptPolicy(g.mount)+pyPromptPolicy(pyInline))
 	token := g.vault.Token(t, "prompts")
 	var doors []pyDoor
@@ -86,7 +86,7 @@ func TestClientsPython_Prompts(t *testing.T) {
 func TestClientsPython_PromptsExampleRuns(t *testing.T) {
 	t.Parallel()
 	g := startGateway(t, gatewayOptions{})
-	p := startNodeProvider(t)
+	p := startKeyedProvider(t)
 	p.virtualKeys(t, g, g.mount, nil, "greeter")
 	g.root.Write(t, g.mount+"/prompts/greeting", pyTemplate("greeter"))
 	g.vault.Policy(t, "prompts", pyPromptPolicy(g.mount))

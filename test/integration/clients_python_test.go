@@ -95,7 +95,7 @@ const pyInline = "inline"
 // pyDoors are those of the conformance suite: to the gateway, with the virtual key
 // named in each of the ways that there are; to Vault, which sends on to the gateway;
 // and to Vault alone.
-func pyDoors(t *testing.T, g *gatewayRig, p *nodeProvider) []pyDoor {
+func pyDoors(t *testing.T, g *gatewayRig, p *keyedProvider) []pyDoor {
 	t.Helper()
 	gateway := g.url + "/v1"
 	var doors []pyDoor
@@ -174,7 +174,7 @@ func TestClientsPython_Conformance(t *testing.T) {
 	t.Parallel()
 	g := startGateway(t, gatewayOptions{settings: map[string]any{"redirect": "all"}})
 	g.vault.Enable(t, pyInline, nil)
-	p := startNodeProvider(t)
+	p := startKeyedProvider(t)
 	doors := pyDoors(t, g, p)
 	out, err := pyProgram(t, pyPython(t, false), clients(t, "python"), "conformance.py", doors)
 	if err != nil {
@@ -206,7 +206,7 @@ func TestClientsPython_Conformance(t *testing.T) {
 
 // wantArrival fails the test unless the request is what the case sends through the
 // door.
-func (c pyCase) wantArrival(t *testing.T, a *nodeArrival, d *pyDoor) {
+func (c pyCase) wantArrival(t *testing.T, a *keyedArrival, d *pyDoor) {
 	t.Helper()
 	what := d.Name + ", " + c.Case
 	a.wantOnlyProviderKey(t, what, d.Name, d.Key)
@@ -234,7 +234,7 @@ func (c pyCase) wantArrival(t *testing.T, a *nodeArrival, d *pyDoor) {
 }
 
 // pyMembers are those of a body; of a form, with the bytes of files as base64.
-func pyMembers(a *nodeArrival, isForm bool) (members map[string]any, err error) {
+func pyMembers(a *keyedArrival, isForm bool) (members map[string]any, err error) {
 	mediaType, params, err := mime.ParseMediaType(a.Header.Get("Content-Type"))
 	switch {
 	case len(a.Body) == 0:
@@ -274,7 +274,7 @@ func pyMembers(a *nodeArrival, isForm bool) (members map[string]any, err error) 
 func TestClientsPython_OverridesPerCallAreChargedToTheirVirtualKeys(t *testing.T) {
 	t.Parallel()
 	g := startGateway(t, gatewayOptions{})
-	p := startNodeProvider(t)
+	p := startKeyedProvider(t)
 	keys := make([]string, 10)
 	for i := range keys {
 		keys[i] = fmt.Sprintf("team-%d", i)
@@ -362,7 +362,7 @@ var pyUntried = []string{"settings.py", "portkey_prompts.py"}
 func TestClientsPython_ExamplesRun(t *testing.T) {
 	t.Parallel()
 	g := startGateway(t, gatewayOptions{})
-	p := startNodeProvider(t)
+	p := startKeyedProvider(t)
 	programs, err := filepath.Glob(filepath.Join("..", "..", "examples", "python", "*.py"))
 	if err != nil || len(programs) != len(pyExamples)+len(pyUntried) {
 		t.Errorf("examples/python has %d programs (%v)", len(programs), err)
@@ -394,7 +394,7 @@ func TestClientsPython_ExamplesRun(t *testing.T) {
 func TestClientsPython_FrameworksWorkAtVaultsAddress(t *testing.T) {
 	t.Parallel()
 	g := startGateway(t, gatewayOptions{})
-	p, front := startNodeProvider(t), startPyFront(t, g)
+	p, front := startKeyedProvider(t), startPyFront(t, g)
 	g.open(t, map[string]any{"public_url": front.url})
 	for program, streams := range map[string]int{"langchain_chat.py": 2, "litellm_client.py": 1, "llamaindex_chat.py": 2, "openai_agents.py": 1} {
 		t.Run(program, func(t *testing.T) {
@@ -409,7 +409,7 @@ func TestClientsPython_FrameworksWorkAtVaultsAddress(t *testing.T) {
 
 // run runs a program on a virtual key that it makes, and holds what it prints, what
 // reaches the provider and what is charged against what is expected.
-func (want pyExample) run(t *testing.T, g *gatewayRig, p *nodeProvider, program, key, token string, env ...string) {
+func (want pyExample) run(t *testing.T, g *gatewayRig, p *keyedProvider, program, key, token string, env ...string) {
 	t.Helper()
 	folder := filepath.Join("..", "..", "examples", "python")
 	text, err := os.ReadFile(filepath.Join(folder, program))

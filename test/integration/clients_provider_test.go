@@ -18,52 +18,52 @@ import (
 	"vault-plugin-secrets-portkey/test/upstream"
 )
 
-// nodeProvider is test/upstream with what that doesn't have: images, speech,
+// keyedProvider is test/upstream with what that doesn't have: images, speech,
 // moderations, and calls of tools. Each virtual key has a provider key of its own
 // there, by which it is told apart.
-type nodeProvider struct {
+type keyedProvider struct {
 	up  *upstream.Server
 	url string // the base URL of provider keys
 
 	mu     sync.Mutex
-	got    map[string][]nodeArrival      // by provider key, in order
+	got    map[string][]keyedArrival     // by provider key, in order
 	billed map[string]upstream.Delivered // by provider key, of what isn't up's
 }
 
-// nodeArrival is a request that reached the provider.
-type nodeArrival struct {
+// keyedArrival is a request that reached the provider.
+type keyedArrival struct {
 	Method, Path string
 	Header       http.Header
 	Body         []byte
 }
 
-func startNodeProvider(t *testing.T) *nodeProvider {
+func startKeyedProvider(t *testing.T) *keyedProvider {
 	t.Helper()
-	p := &nodeProvider{up: upstream.Start(t, upstream.Options{Seed: 1}), got: map[string][]nodeArrival{}, billed: map[string]upstream.Delivered{}}
+	p := &keyedProvider{up: upstream.Start(t, upstream.Options{Seed: 1}), got: map[string][]keyedArrival{}, billed: map[string]upstream.Delivered{}}
 	server := httptest.NewServer(p)
 	t.Cleanup(server.Close)
 	p.url = server.URL + "/v1"
 	return p
 }
 
-// nodeProviderKey is the provider key of a virtual key.
-func nodeProviderKey(role string) string { return "a-provider-key-of-" + role }
+// keyOfRole is the provider key of a virtual key.
+func keyOfRole(role string) string { return "a-provider-key-of-" + role }
 
 // virtualKeys makes virtual keys on the provider at a mount, with the fields of
 // roles, and prices their models.
-func (p *nodeProvider) virtualKeys(t *testing.T, g *gatewayRig, mount string, fields map[string]any, names ...string) {
+func (p *keyedProvider) virtualKeys(t *testing.T, g *gatewayRig, mount string, fields map[string]any, names ...string) {
 	t.Helper()
 	g.root.Write(t, mount+"/prices/openai-compatible/*", map[string]any{"input": exactInput, "output": exactOutput})
 	for _, name := range names {
 		g.root.Write(t, mount+"/keys/"+name, map[string]any{
-			"provider": "openai-compatible", "base_url": p.url, "api_key": nodeProviderKey(name),
+			"provider": "openai-compatible", "base_url": p.url, "api_key": keyOfRole(name),
 		})
 		g.root.Write(t, mount+"/roles/"+name, with(map[string]any{"key": name}, fields))
 	}
 }
 
 // ServeHTTP implements http.Handler.
-func (p *nodeProvider) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+func (p *keyedProvider) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	body, err := io.ReadAll(r.Body)
 	if err != nil {
 		return // whoever sent it is gone
@@ -71,12 +71,12 @@ func (p *nodeProvider) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	r.Body = io.NopCloser(bytes.NewReader(body))
 	key := strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer ")
 	p.mu.Lock()
-	p.got[key] = append(p.got[key], nodeArrival{Method: r.Method, Path: r.URL.Path, Header: r.Header.Clone(), Body: body})
+	p.got[key] = append(p.got[key], keyedArrival{Method: r.Method, Path: r.URL.Path, Header: r.Header.Clone(), Body: body})
 	p.mu.Unlock()
 	if r.URL.Path == "/v1/models" {
 		p.bill(key, upstream.Delivered{Requests: 1}) // the ledger counts it, for nothing
 	}
-	if text, contentType, cost := nodeAnswer(r.URL.Path, body); text != nil {
+	if text, contentType, cost := keyedAnswer(r.URL.Path, body); text != nil {
 		p.bill(key, cost)
 		w.Header().Set("Content-Type", contentType)
 		_, _ = w.Write(text)
@@ -85,8 +85,8 @@ func (p *nodeProvider) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	p.up.ServeHTTP(w, r)
 }
 
-// nodeAnswer is an answer that test/upstream hasn't, and what it costs; nil for none.
-func nodeAnswer(path string, body []byte) (text []byte, contentType string, cost upstream.Delivered) {
+// keyedAnswer is an answer that test/upstream hasn't, and what it costs; nil for none.
+func keyedAnswer(path string, body []byte) (text []byte, contentType string, cost upstream.Delivered) {
 	const jsonType = "application/json"
 	var asked struct {
 		Tools    []any
@@ -118,40 +118,40 @@ func nodeAnswer(path string, body []byte) (text []byte, contentType string, cost
 	return nil, "", cost
 }
 
-func (p *nodeProvider) bill(key string, cost upstream.Delivered) {
+func (p *keyedProvider) bill(key string, cost upstream.Delivered) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.billed[key] = nodeSum(p.billed[key], cost)
+	p.billed[key] = sumDelivered(p.billed[key], cost)
 }
 
-func nodeSum(a, b upstream.Delivered) upstream.Delivered {
+func sumDelivered(a, b upstream.Delivered) upstream.Delivered {
 	return upstream.Delivered{Requests: a.Requests + b.Requests, PromptTokens: a.PromptTokens + b.PromptTokens, CompletionTokens: a.CompletionTokens + b.CompletionTokens}
 }
 
 // arrived are the requests of a virtual key, in the order in which they came.
-func (p *nodeProvider) arrived(role string) []nodeArrival {
+func (p *keyedProvider) arrived(role string) []keyedArrival {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return append([]nodeArrival(nil), p.got[nodeProviderKey(role)]...)
+	return append([]keyedArrival(nil), p.got[keyOfRole(role)]...)
 }
 
 // delivered is what the provider bills for a virtual key.
-func (p *nodeProvider) delivered(t *testing.T, role string) upstream.Delivered {
+func (p *keyedProvider) delivered(t *testing.T, role string) upstream.Delivered {
 	t.Helper()
 	p.up.WaitIdle(t)
 	p.mu.Lock()
-	total := p.billed[nodeProviderKey(role)]
+	total := p.billed[keyOfRole(role)]
 	p.mu.Unlock()
 	for k, d := range p.up.Delivered() {
-		if k.Key == nodeProviderKey(role) {
-			total = nodeSum(total, d)
+		if k.Key == keyOfRole(role) {
+			total = sumDelivered(total, d)
 		}
 	}
 	return total
 }
 
 // unmetered is how many requests of a virtual key came on routes that aren't metered.
-func (p *nodeProvider) unmetered(role string) (n int64) {
+func (p *keyedProvider) unmetered(role string) (n int64) {
 	for _, a := range p.arrived(role) {
 		if strings.HasPrefix(a.Path, "/v1/images/") || strings.HasPrefix(a.Path, "/v1/audio/") {
 			n++
@@ -163,7 +163,7 @@ func (p *nodeProvider) unmetered(role string) (n int64) {
 // wantLedger fails the test unless the virtual key's record and its limits have
 // exactly what the provider bills for it, in requests, tokens and money, and the
 // record names what isn't metered.
-func (p *nodeProvider) wantLedger(t *testing.T, g *gatewayRig, mount, role string) {
+func (p *keyedProvider) wantLedger(t *testing.T, g *gatewayRig, mount, role string) {
 	t.Helper()
 	var answer struct{ Data standing }
 	if err := g.root.Read(t, mount+"/usage/"+role).Decode(&answer); err != nil {
@@ -186,9 +186,9 @@ func (p *nodeProvider) wantLedger(t *testing.T, g *gatewayRig, mount, role strin
 
 // wantOnlyProviderKey fails the test unless a request carries its provider key, and
 // nothing that names the caller's credential or virtual key.
-func (a nodeArrival) wantOnlyProviderKey(t *testing.T, what, role string, secrets ...string) {
+func (a keyedArrival) wantOnlyProviderKey(t *testing.T, what, role string, secrets ...string) {
 	t.Helper()
-	if got := a.Header["Authorization"]; len(got) != 1 || got[0] != "Bearer "+nodeProviderKey(role) {
+	if got := a.Header["Authorization"]; len(got) != 1 || got[0] != "Bearer "+keyOfRole(role) {
 		t.Errorf("%s: the provider received the credential %q", what, got)
 	}
 	for name, values := range a.Header {
