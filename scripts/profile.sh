@@ -4,7 +4,7 @@
 # Makes cmd/vault-plugin-secrets-portkey/cpu.pgo anew, the profile of the plugin under
 # the load of `make bench` that `make build` optimises for. The compiler matches it
 # by function and line, so it stays useful for a while; make it anew after larger
-# changes to what a request runs through. It takes about two minutes.
+# changes to what a request runs through. It takes about two minutes, and needs perl.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
