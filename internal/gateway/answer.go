@@ -54,7 +54,9 @@ func (a *answer) Write(p []byte) (int, error) {
 
 // Flush implements http.Flusher.
 func (a *answer) Flush() {
-	a.extend()
+	if a.set.IsZero() { // else Write has just done it
+		a.extend()
+	}
 	_ = a.control.Flush() // the next write says what is wrong
 }
 

@@ -196,7 +196,11 @@ func modelInPath(path string) string {
 		model, _, _ := strings.Cut(rest, "/")
 		return model
 	}
-	if _, rest, found := strings.Cut("/"+path, "/publishers/"); found {
+	rest, found := strings.CutPrefix(path, "publishers/")
+	if !found {
+		_, rest, found = strings.Cut(path, "/publishers/")
+	}
+	if found {
 		_, rest, _ = strings.Cut(rest, "/")
 		if rest, found = strings.CutPrefix(rest, "models/"); found {
 			model, _, _ := strings.Cut(rest, "/")

@@ -90,9 +90,9 @@ func parseRoute(r *http.Request, mount string) (route, *apierror.Error) {
 	if mount != "" {
 		// The mount's name is compared whole: Vault may allow more in it than
 		// checkPath does.
-		below, found := strings.CutPrefix(path+"/", "v1/"+mount)
+		below, found := belowMount(path, mount)
 		if found && (strings.HasPrefix(below, proxyPrefix) || strings.HasPrefix(below, promptsPrefix) || !isProviders(r.Method, path)) {
-			return mountRoute(r.Method, strings.TrimSuffix(below, "/"))
+			return mountRoute(r.Method, below)
 		}
 	}
 	if err := checkPath(path); err != nil {
@@ -110,6 +110,19 @@ func parseRoute(r *http.Request, mount string) (route, *apierror.Error) {
 		return route{}, err
 	}
 	return route{kind: kindNative, path: path}, nil
+}
+
+// belowMount cuts v1/ and the mount's path, which ends with a slash, off a path. That
+// of the mount itself may lack the slash.
+func belowMount(path, mount string) (below string, found bool) {
+	rest, found := strings.CutPrefix(path, "v1/")
+	if !found {
+		return "", false
+	}
+	if rest == mount[:len(mount)-1] {
+		return "", true
+	}
+	return strings.CutPrefix(rest, mount)
 }
 
 // mountRoute reads what is below the mount.

@@ -106,7 +106,7 @@ func isAlphanumeric(c byte) bool {
 
 func equalsAny(s string, words ...string) bool {
 	for _, w := range words {
-		if strings.EqualFold(s, w) {
+		if len(s) == len(w) && strings.EqualFold(s, w) { // header names are ASCII
 			return true
 		}
 	}

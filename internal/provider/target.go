@@ -21,7 +21,7 @@ type Target struct {
 	// prints strings that it finds inside other values, whatever methods the
 	// types have; a function it can't look into.
 	secret  func() string
-	masks   func() [][]byte // what Masks returns
+	masks   func() []Mask   // what Masks returns
 	bearer  func() []string // the header's value for SchemeBearer
 	headers []header
 }
@@ -171,17 +171,43 @@ func (t *Target) Redactions() []string {
 	return spellings(secret)
 }
 
-// Masks is Redactions as bytes, made once. The caller must not change them.
-func (t *Target) Masks() [][]byte { return t.masks() }
+// Mask is one spelling of the secret that must not appear in what a provider
+// answers.
+type Mask struct {
+	Text []byte // never empty
+	// Rare is the index in Text of a byte that answers seldom have, so that a search
+	// for Text has few places to look at.
+	Rare int
+}
 
-func masksOf(secret string) func() [][]byte {
-	var masks [][]byte
-	if secret != "" {
-		for _, s := range spellings(secret) {
-			masks = append(masks, []byte(s))
+// NewMask returns the mask of a spelling, which must not be empty.
+func NewMask(spelling string) Mask {
+	m := Mask{Text: []byte(spelling)}
+	for i, c := range m.Text {
+		if commonness(c) < commonness(m.Text[m.Rare]) {
+			m.Rare = i
 		}
 	}
-	return func() [][]byte { return masks }
+	return m
+}
+
+// commonness ranks bytes by how often they are in JSON with English text: the more
+// often the higher.
+func commonness(c byte) int {
+	return 1 + strings.IndexByte("QZXJVKYWUGPBFHMRNDLSOICTEA~^%#=@!;$&*'+?/<>|\\()[]{}98765342_-jzqx10.,:vkbgwpyfmcu\"ldhrsnioate ", c)
+}
+
+// Masks is Redactions for a search, made once. The caller must not change them.
+func (t *Target) Masks() []Mask { return t.masks() }
+
+func masksOf(secret string) func() []Mask {
+	var masks []Mask
+	if secret != "" {
+		for _, s := range spellings(secret) {
+			masks = append(masks, NewMask(s))
+		}
+	}
+	return func() []Mask { return masks }
 }
 
 func spellings(secret string) []string {

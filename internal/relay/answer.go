@@ -50,7 +50,7 @@ func (x *exchange) copyAnswer(ctx context.Context, w Answer, resp *http.Response
 	buf := pool.Get().(*[]byte)
 	defer func() { pool.Put(buf) }()
 	out := &answerWriter{w: w, from: resp, mask: &mask, exchange: x, flush: resp.ContentLength < 0 || x.stream}
-	defer out.settleHead()
+	defer out.stopWaiting()
 	if x.stream {
 		out.begin() // its first event may be long in coming
 	}
@@ -86,9 +86,10 @@ func (x *exchange) copyAnswer(ctx context.Context, w Answer, resp *http.Response
 	}
 }
 
-// headPatience is how long a stream's header waits, to go out with the first event:
-// providers send both at about the same time.
-const headPatience = 2 * time.Millisecond
+// patience is how long bytes of a stream wait for others to go out with: its header
+// for the first event, and its last event for the end of the body. Providers send
+// both at about the same time.
+const patience = 2 * time.Millisecond
 
 // answerWriter hands an answer to the caller as it comes.
 type answerWriter struct {
@@ -97,10 +98,11 @@ type answerWriter struct {
 	from  *http.Response
 	mask  *mask
 	flush bool // each piece at once
+	over  bool // a stream has said that it is
 
-	mu        sync.Mutex // held to write to w, while a header may wait
-	headTimer *time.Timer
-	headWaits bool
+	mu    sync.Mutex  // held to write to w, while something may wait
+	timer *time.Timer // flushes what waits; nil if nothing has waited yet
+	waits bool
 }
 
 // mayHold says whether the header may wait for more of the body.
@@ -110,7 +112,7 @@ func (a *answerWriter) mayHold() bool { return a.meter != nil && !a.stream && !a
 func (a *answerWriter) pass(p []byte) *apierror.Error {
 	p = a.metered(p)
 	if a.stream && a.meter != nil && a.meter.Outcome() == wire.Complete {
-		a.whole = true
+		a.whole, a.over = true, true
 		a.chargeNow()
 	}
 	return a.write(p)
@@ -121,7 +123,8 @@ func (a *answerWriter) pass(p []byte) *apierror.Error {
 func (a *answerWriter) last(p []byte) *apierror.Error {
 	a.whole = true
 	if a.begun {
-		a.settleHead()
+		a.stopWaiting()
+		a.flush = false // net/http does, with the end
 		if err := a.pass(p); err != nil {
 			return err
 		}
@@ -155,14 +158,28 @@ func (a *answerWriter) begin() {
 		a.w.Header().Del("Content-Length") // or there could be no trailer
 	}
 	a.send()
-	if _, can := a.w.(http.Flusher); can && a.stream {
-		a.headWaits = true
-		a.headTimer = time.AfterFunc(headPatience, a.flushHead)
+	if a.stream {
+		a.flushSoon()
 	}
 }
 
-// flushHead sends a header that waits, without the first event.
-func (a *answerWriter) flushHead() {
+// flushSoon flushes what was written, unless more is written before patience ends.
+func (a *answerWriter) flushSoon() {
+	if _, can := a.w.(http.Flusher); !can {
+		return
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.waits = true
+	if a.timer == nil {
+		a.timer = time.AfterFunc(patience, a.flushWaiting)
+	} else {
+		a.timer.Reset(patience)
+	}
+}
+
+// flushWaiting sends what waits.
+func (a *answerWriter) flushWaiting() {
 	defer func() {
 		if recover() != nil { // the door's
 			a.watch.cancel(internalError())
@@ -170,22 +187,22 @@ func (a *answerWriter) flushHead() {
 	}()
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.headWaits {
-		a.headWaits = false
+	if a.waits {
+		a.waits = false
 		flush(a.w)
 	}
 }
 
-// settleHead has the header go out with what is written next, or with the end.
-func (a *answerWriter) settleHead() {
-	if a.headTimer == nil {
+// stopWaiting has what waits go out with what is written next, or with the end.
+func (a *answerWriter) stopWaiting() {
+	if a.timer == nil {
 		return
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.headWaits {
-		a.headWaits = false
-		a.headTimer.Stop()
+	if a.waits {
+		a.waits = false
+		a.timer.Stop()
 	}
 }
 
@@ -201,11 +218,15 @@ func (a *answerWriter) write(p []byte) *apierror.Error {
 	if len(p) == 0 {
 		return nil
 	}
-	a.settleHead()
+	a.stopWaiting()
 	if _, err := a.w.Write(p); err != nil {
 		return writeError(err)
 	}
-	if a.flush {
+	switch {
+	case !a.flush:
+	case a.over:
+		a.flushSoon()
+	default:
 		flush(a.w)
 	}
 	return nil

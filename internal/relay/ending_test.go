@@ -6,6 +6,8 @@ import (
 	"bytes"
 	"io"
 	"net/http"
+	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -116,7 +118,7 @@ func TestStream_HeaderGoesOutWithTheFirstEventOrSoon(t *testing.T) {
 	}{
 		"an event at once":         {0, chunkText, 0},
 		"an event soon":            {time.Millisecond, chunkText, time.Millisecond},
-		"an event that takes long": {time.Second, "", headPatience},
+		"an event that takes long": {time.Second, "", patience},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -125,11 +127,60 @@ func TestStream_HeaderGoesOutWithTheFirstEventOrSoon(t *testing.T) {
 				if w.sent[0] != c.first || w.at[0] != c.at {
 					t.Errorf("first sent: %q after %s, want %q after %s", w.sent[0], w.at[0], c.first, c.at)
 				}
-				if want := 3; c.first == "" && len(w.sent) != want+1 || c.first != "" && len(w.sent) != want {
+				if want := 2; c.first == "" && len(w.sent) != want+1 || c.first != "" && len(w.sent) != want {
 					t.Errorf("flushed %d times: %q", len(w.sent), w.sent)
 				}
 				if got := w.Body.String(); got != chunkText+chunkText+chunkStop+chunkUsage+chunkDone {
 					t.Errorf("the answer is %q", got)
+				}
+			})
+		})
+	}
+}
+
+// The last event of a stream goes out with its end, if that comes soon: one write
+// less. It doesn't wait for a provider that keeps the stream open.
+func TestStream_LastEventGoesOutWithTheEndOrSoon(t *testing.T) {
+	const whole = chunkText + chunkStop + chunkUsage + chunkDone
+	for name, c := range map[string]struct {
+		pause   time.Duration
+		ends    error
+		flushed []string
+	}{
+		"the end at once":         {0, nil, []string{chunkText}},
+		"the end soon":            {time.Millisecond, nil, []string{chunkText}},
+		"an end that takes long":  {time.Second, nil, []string{chunkText, whole}},
+		"no end but a broken one": {0, io.ErrUnexpectedEOF, []string{chunkText}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := &flushes{recorder: newRecorder(), began: time.Now()}
+				provider := script(func(r *http.Request) (*http.Response, error) {
+					received(r)
+					from, to := io.Pipe()
+					go func() {
+						_, _ = io.WriteString(to, chunkText)
+						_, _ = io.WriteString(to, chunkStop+chunkUsage+chunkDone)
+						time.Sleep(c.pause)
+						_ = to.CloseWithError(c.ends)
+					}()
+					return &http.Response{StatusCode: 200, ContentLength: -1, Header: http.Header{"Content-Type": {streamType}}, Body: from}, nil
+				})
+				o := settled(t.Context(), t, provider, w, chatRequest(t, chatAsked))
+				if o.Basis != Reported {
+					t.Errorf("charged by %s", o.Basis)
+				}
+				if got := w.Body.String(); !strings.HasPrefix(got, whole) || c.ends == nil && got != whole {
+					t.Errorf("the answer is %q", got)
+				}
+				if len(w.sent) < len(c.flushed) || !slices.Equal(w.sent[:len(c.flushed)], c.flushed) {
+					t.Errorf("flushed %q, expected %q", w.sent, c.flushed)
+				}
+				if more := len(w.sent) - len(c.flushed); c.ends == nil && more > 0 {
+					t.Errorf("flushed %d times more: %q", more, w.sent)
+				}
+				if c.ends != nil && (len(w.sent) == 0 || w.sent[len(w.sent)-1] != w.Body.String()) {
+					t.Errorf("what the caller has is %q, of %q", w.sent, w.Body)
 				}
 			})
 		})

@@ -6,27 +6,29 @@ import (
 	"bytes"
 	"io"
 	"strings"
+
+	"vault-plugin-secrets-portkey/internal/provider"
 )
 
 // mask overwrites secrets in what a provider answers. A masked secret keeps
 // its length, so that nothing moves and Content-Length stays right.
 type mask struct {
-	secrets [][]byte
+	secrets []provider.Mask
 	longest int
 }
 
-// newMask returns a mask of secrets, none of which is empty, and which it keeps.
-func newMask(secrets [][]byte) mask {
+// newMask returns a mask of secrets, which it keeps.
+func newMask(secrets []provider.Mask) mask {
 	m := mask{secrets: secrets}
-	for _, s := range secrets {
-		m.longest = max(m.longest, len(s))
+	for i := range secrets {
+		m.longest = max(m.longest, len(secrets[i].Text))
 	}
 	return m
 }
 
 func (m *mask) string(s string) string {
-	for _, secret := range m.secrets {
-		if len(s) >= len(secret) && strings.Contains(s, string(secret)) {
+	for i := range m.secrets {
+		if secret := m.secrets[i].Text; len(s) >= len(secret) && strings.Contains(s, string(secret)) {
 			b := []byte(s)
 			m.bytes(b)
 			return string(b)
@@ -37,26 +39,51 @@ func (m *mask) string(s string) string {
 
 // bytes masks every secret that lies wholly in b.
 func (m *mask) bytes(b []byte) {
-	for _, secret := range m.secrets {
-		for at := 0; ; {
-			i := bytes.Index(b[at:], secret)
-			if i < 0 {
+	for i := range m.secrets {
+		secret := &m.secrets[i]
+		for rest := b; ; {
+			at := indexSecret(rest, secret)
+			if at < 0 {
 				break
 			}
-			at += i
-			for j := range secret {
-				b[at+j] = '*'
+			for j := range secret.Text {
+				rest[at+j] = '*'
 			}
-			at += len(secret)
+			rest = rest[at+len(secret.Text):]
 		}
 	}
+}
+
+// indexSecret is bytes.Index, which looks for the first byte of what it searches: in
+// an answer, that of a key is everywhere.
+func indexSecret(b []byte, secret *provider.Mask) int {
+	text, rare := secret.Text, secret.Rare
+	for at, tries := 0, 8; len(b)-at >= len(text); tries-- {
+		if tries == 0 { // it isn't rare here
+			if i := bytes.Index(b[at:], text); i >= 0 {
+				return at + i
+			}
+			return -1
+		}
+		i := bytes.IndexByte(b[at+rare:], text[rare])
+		if i < 0 {
+			return -1
+		}
+		at += i
+		if bytes.HasPrefix(b[at:], text) {
+			return at
+		}
+		at++
+	}
+	return -1
 }
 
 // held returns how many bytes at the end of b may be the beginning of a
 // secret.
 func (m *mask) held(b []byte) int {
 	longest := 0
-	for _, secret := range m.secrets {
+	for i := range m.secrets {
+		secret := m.secrets[i].Text
 		for n := min(len(secret)-1, len(b)); n > longest; n-- {
 			if bytes.HasPrefix(secret, b[len(b)-n:]) {
 				longest = n

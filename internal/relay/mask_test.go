@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"testing/iotest"
+
+	"vault-plugin-secrets-portkey/internal/provider"
 )
 
 // chunked returns text in reads of random length, sometimes with the error
@@ -108,14 +110,50 @@ func FuzzMask(f *testing.F) {
 	})
 }
 
+// The search finds what bytes.Index finds, wherever the rare byte stands and however
+// often the answer has it.
+func TestMask_SearchIsThatOfBytesIndex(t *testing.T) {
+	rng := rand.New(rand.NewPCG(2, 2))
+	random := func(n int) []byte {
+		b := make([]byte, n)
+		for i := range b {
+			b[i] = "abZ"[rng.IntN(3)]
+		}
+		return b
+	}
+	found := 0
+	for range 100_000 {
+		text, secret := random(rng.IntN(60)), provider.NewMask(string(random(1+rng.IntN(6))))
+		want := bytes.Index(text, secret.Text)
+		if got := indexSecret(text, &secret); got != want {
+			t.Fatalf("%q in %q: found at %d, expected %d", secret.Text, text, got, want)
+		}
+		if want >= 8 {
+			found++
+		}
+	}
+	if found < 1000 {
+		t.Errorf("only %d were far enough inside", found)
+	}
+}
+
 // masked is a mask of texts.
 func masked(secrets ...string) *mask {
-	var list [][]byte
+	var list []provider.Mask
 	for _, s := range secrets {
 		if s != "" {
-			list = append(list, []byte(s))
+			list = append(list, provider.NewMask(s))
 		}
 	}
 	m := newMask(list)
 	return &m
+}
+
+func BenchmarkMask(b *testing.B) {
+	m := masked("sk-proj-Qm4fT9xLbV2nC7wRkJ8aZe1Hs5Yd3Gu6")
+	text := bytes.Repeat([]byte("Whoever holds it may ask for completions until its limit is reached, and not for one more. "), 45)
+	b.SetBytes(int64(len(text)))
+	for b.Loop() {
+		m.bytes(text)
+	}
 }

@@ -16,6 +16,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"strings"
+	"unicode/utf8"
 )
 
 // Object is the text of one JSON object (RFC 8259) with the places of its
@@ -171,8 +172,10 @@ func (o *Object) Bytes() []byte {
 func (o *Object) CheckKeys(keys []string) error {
 	for i := range o.members {
 		key := o.members[i].key
+		ascii := isASCII(key)
 		for _, want := range keys {
-			if len(key) < len(want) || !strings.EqualFold(string(key), want) {
+			// Some letters outside ASCII, which are longer, are folded to those inside.
+			if len(key) < len(want) || ascii && len(key) > len(want) || !strings.EqualFold(string(key), want) {
 				continue
 			}
 			if string(key) != want {
@@ -186,4 +189,13 @@ func (o *Object) CheckKeys(keys []string) error {
 		}
 	}
 	return nil
+}
+
+func isASCII(b []byte) bool {
+	for _, c := range b {
+		if c >= utf8.RuneSelf {
+			return false
+		}
+	}
+	return true
 }
