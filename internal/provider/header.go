@@ -19,12 +19,12 @@ const maxHeaderValue = 4096
 func carriesCredential(name string) bool {
 	before := ""
 	for rest := name; rest != ""; {
-		word := rest
-		if i := strings.IndexAny(rest, "-_"); i >= 0 {
-			word, rest = rest[:i], rest[i+1:]
-		} else {
-			rest = ""
+		end := 0
+		for end < len(rest) && rest[end] != '-' && rest[end] != '_' {
+			end++
 		}
+		word := rest[:end]
+		rest = rest[min(end+1, len(rest)):]
 		if equalsAny(word, "authorization", "auth", "apikey", "cookie", "cookie2", "token", "secret", "password", "credential", "credentials") {
 			return true
 		}

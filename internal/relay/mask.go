@@ -81,12 +81,22 @@ func indexSecret(b []byte, secret *provider.Mask) int {
 // held returns how many bytes at the end of b may be the beginning of a
 // secret.
 func (m *mask) held(b []byte) int {
+	if len(b) == 0 {
+		return 0
+	}
 	longest := 0
 	for i := range m.secrets {
 		secret := m.secrets[i].Text
-		for n := min(len(secret)-1, len(b)); n > longest; n-- {
-			if bytes.HasPrefix(secret, b[len(b)-n:]) {
-				longest = n
+		if bytes.IndexByte(secret, b[len(b)-1]) < 0 { // as after nearly every event
+			continue
+		}
+		for rest := b[max(len(b)-len(secret)+1, 0):]; len(rest) > longest; rest = rest[1:] {
+			at := bytes.IndexByte(rest, secret[0])
+			if at < 0 {
+				break
+			}
+			if rest = rest[at:]; bytes.HasPrefix(secret, rest) {
+				longest = max(longest, len(rest))
 				break
 			}
 		}

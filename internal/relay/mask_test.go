@@ -157,3 +157,34 @@ func BenchmarkMask(b *testing.B) {
 		m.bytes(text)
 	}
 }
+
+// What is held back is the longest end that begins a secret, whatever else is there.
+func TestMask_HoldsTheLongestBeginningOfASecret(t *testing.T) {
+	rng := rand.New(rand.NewPCG(3, 3))
+	random := func(n int) string {
+		b := make([]byte, n)
+		for i := range b {
+			b[i] = "ab"[rng.IntN(2)]
+		}
+		return string(b)
+	}
+	seen := map[int]int{}
+	for range 100_000 {
+		text, secrets := random(rng.IntN(10)), []string{random(1 + rng.IntN(6)), random(1 + rng.IntN(6))}
+		want := 0
+		for _, secret := range secrets {
+			for n := range len(secret) {
+				if strings.HasSuffix(text, secret[:n]) {
+					want = max(want, n)
+				}
+			}
+		}
+		if got := masked(secrets...).held([]byte(text)); got != want {
+			t.Fatalf("%q and %q: %d bytes held, expected %d", text, secrets, got, want)
+		}
+		seen[want]++
+	}
+	if len(seen) != 6 {
+		t.Errorf("held: %v", seen)
+	}
+}

@@ -159,8 +159,7 @@ func (o *Object) Bytes() []byte {
 		if i > 0 || len(o.members) > 0 {
 			out = append(out, ',')
 		}
-		key, _ := json.Marshal(o.added[i].key) // strings always marshal
-		out = append(append(append(out, key...), ':'), o.added[i].value...)
+		out = append(append(appendString(out, o.added[i].key), ':'), o.added[i].value...)
 	}
 	return append(out, o.text[o.close:]...)
 }
@@ -198,4 +197,15 @@ func isASCII(b []byte) bool {
 		}
 	}
 	return true
+}
+
+// appendString appends a JSON string.
+func appendString(text []byte, s string) []byte {
+	for i := range len(s) {
+		if c := s[i]; c < ' ' || c == '"' || c == '\\' || c >= utf8.RuneSelf {
+			quoted, _ := json.Marshal(s) // strings always marshal
+			return append(text, quoted...)
+		}
+	}
+	return append(append(append(text, '"'), s...), '"')
 }

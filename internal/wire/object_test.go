@@ -160,3 +160,14 @@ func BenchmarkParseObject4KiB(b *testing.B) {
 		}
 	}
 }
+
+func TestObject_SetTakesAnyKey(t *testing.T) {
+	for _, key := range []string{"plain", "", `quo"te`, `back\slash`, "new\nline", "ключ", "\u2028", "\x7f", "a\x00"} {
+		o := parse(t, `{"a":1}`)
+		o.Set(key, []byte("2"))
+		var got map[string]int
+		if err := json.Unmarshal(o.Bytes(), &got); err != nil || got[key] != 2 || len(got) != 2 && key != "a" {
+			t.Errorf("%q: %s: %v", key, o.Bytes(), err)
+		}
+	}
+}

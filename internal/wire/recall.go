@@ -45,13 +45,12 @@ func (r *recall) learn(t *tap, b []byte) {
 
 // copy makes t what from is, in its own buffers. from captures nothing.
 func (t *tap) copy(from *tap) {
-	key, usage, model, tier, typ := t.key, t.usage, t.model, t.tier, t.typ
-	*t = *from
-	t.key = renew(key, from.key)
-	t.usage = renew(usage, from.usage)
-	t.model = renew(model, from.model)
-	t.tier = renew(tier, from.tier)
-	t.typ = renew(typ, from.typ)
+	t.progress, t.capture = from.progress, nil
+	t.key = renew(t.key, from.key)
+	t.usage = renew(t.usage, from.usage)
+	t.model = renew(t.model, from.model)
+	t.tier = renew(t.tier, from.tier)
+	t.typ = renew(t.typ, from.typ)
 }
 
 // renew returns text in buf, or in a larger buffer.

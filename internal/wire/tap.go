@@ -43,7 +43,18 @@ const (
 // that isn't JSON it finds something or nothing, and never panics.
 type tap struct {
 	kind Kind
+	progress
 
+	// What was found, and the key at hand.
+	usage            []byte
+	model, tier, typ []byte
+	key              []byte
+
+	capture *[]byte // the value that is being captured, one of those above
+}
+
+// progress is how far a tap is in its text.
+type progress struct {
 	// Where the scan is. objects has bit d set if the container at depth d
 	// (the root is at 1) is an object; at is what it is the value of.
 	depth   int
@@ -54,15 +65,13 @@ type tap struct {
 	keyNext bool // the next string is a key
 	pending field
 	first   bool // the next byte tells whether choices is empty
-	key     []byte
 	keyed   field
 
-	// What is being captured: the value that ends when the depth is back at
-	// capDepth, or with the string.
-	capture  *[]byte
+	// What is being captured ends when the depth is back at capDepth, or with
+	// the string.
+	overflow bool
 	capDepth int
 	capFrom  int
-	overflow bool
 
 	// outputDepth is the depth of the output container; 0 is none.
 	outputDepth int
@@ -71,11 +80,9 @@ type tap struct {
 	// What was found.
 	started, closed, broken bool
 	notObject               bool
-	usage                   []byte
-	usageAt                 int
-	model, tier, typ        []byte
 	noChoices, hasChoices   bool
 	failed, extra, finished bool
+	usageAt                 int
 	output                  int64
 
 	// fed counts the bytes of earlier calls; mark is how many bytes precede
@@ -93,10 +100,9 @@ const (
 
 // reset prepares the tap for another text; buffers are kept.
 func (t *tap) reset() {
-	*t = tap{
-		kind: t.kind, key: t.key[:0], usage: t.usage[:0],
-		model: t.model[:0], tier: t.tier[:0], typ: t.typ[:0],
-	}
+	t.progress = progress{}
+	t.key, t.usage, t.model, t.tier, t.typ = t.key[:0], t.usage[:0], t.model[:0], t.tier[:0], t.typ[:0]
+	t.capture = nil
 }
 
 // whole says whether the text was one JSON object, as far as brackets tell.
@@ -330,26 +336,39 @@ func (t *tap) skip(p []byte, i int) int {
 		t.escaped = false
 		i++
 	}
+	quote := -1
 	for {
-		for i+8 <= len(p) {
-			if hit := quotes(binary.LittleEndian.Uint64(p[i:])) & tops; hit != 0 {
-				i += bits.TrailingZeros64(hit) / 8
-				break
+		// Most strings are short. In a long one, each byte is looked at once by each
+		// search.
+		near := min(i+32, len(p))
+		if i = escapeOrQuote(p[:near], i); i == near {
+			if quote < i {
+				quote = find(p, i, len(p), '"')
 			}
-			i += 8
+			i = find(p, i, quote, '\\')
 		}
 		switch {
-		case i >= len(p):
-			return len(p)
-		case p[i] == '"':
+		case i == len(p) || p[i] == '"':
 			return i
-		case p[i] != '\\':
-			i++
 		case i+1 == len(p):
 			t.escaped = true
 			return len(p)
-		default:
-			i += 2
 		}
+		i += 2
 	}
+}
+
+// escapeOrQuote returns the index of the first backslash or quote from i on, or
+// len(p).
+func escapeOrQuote(p []byte, i int) int {
+	for i+8 <= len(p) {
+		if hit := quotes(binary.LittleEndian.Uint64(p[i:])) & tops; hit != 0 {
+			return i + bits.TrailingZeros64(hit)/8
+		}
+		i += 8
+	}
+	for i < len(p) && p[i] != '"' && p[i] != '\\' {
+		i++
+	}
+	return i
 }
