@@ -12,6 +12,7 @@ import (
 
 	"vault-plugin-secrets-portkey/bench/internal/chat"
 	"vault-plugin-secrets-portkey/bench/internal/process"
+	"vault-plugin-secrets-portkey/bench/internal/report"
 )
 
 const litellmName = "litellm" // only measured when it is named
@@ -20,6 +21,9 @@ const litellmName = "litellm" // only measured when it is named
 type target struct {
 	name  string
 	start func(*stage, context.Context) (endpoint, error)
+	// sandbox says that the provider is the plugin's own sandbox, and that whole
+	// answers alone are measured.
+	sandbox bool
 }
 
 // endpoint is where a target is asked.
@@ -34,16 +38,18 @@ type endpoint struct {
 // allTargets are the targets in the order of the tables.
 func allTargets() []target {
 	return []target{
-		{"direct", (*stage).startDirect},
-		{"reverseproxy", (*stage).startReverseProxy},
-		{"nginx", (*stage).startNginx},
-		{"gateway", (*stage).startGateway},
-		{"gateway-leased", (*stage).startGatewayLeased},
-		{"gateway-ask", (*stage).startGatewayAsk},
-		{"inline", (*stage).startInline},
-		{"noop", (*stage).startNoop},
-		{"portkey-gateway", (*stage).startPortkey},
-		{litellmName, (*stage).startLiteLLM},
+		{name: "direct", start: (*stage).startDirect},
+		{name: "reverseproxy", start: (*stage).startReverseProxy},
+		{name: "nginx", start: (*stage).startNginx},
+		{name: "gateway", start: (*stage).startGateway},
+		{name: "gateway-leased", start: (*stage).startGatewayLeased},
+		{name: "gateway-ask", start: (*stage).startGatewayAsk},
+		{name: "inline", start: (*stage).startInline},
+		{name: "noop", start: (*stage).startNoop},
+		{name: "inline-sandbox", start: (*stage).startInlineSandbox, sandbox: true},
+		{name: "noop-sandbox", start: (*stage).startNoopSandbox, sandbox: true},
+		{name: "portkey-gateway", start: (*stage).startPortkey},
+		{name: litellmName, start: (*stage).startLiteLLM},
 	}
 }
 
@@ -57,9 +63,12 @@ func names(targets []target) []string {
 
 // started is a target that answers.
 type started struct {
-	name string
+	target
 	endpoint
 }
+
+// measures says whether a cell is measured of the target.
+func (t target) measures(c report.Cell) bool { return !t.sandbox || !c.Stream }
 
 // startTargets starts those of the options. What can't be started is left out
 // and told; it is an error if it was named.
@@ -73,10 +82,10 @@ func (s *stage) startTargets(ctx context.Context) ([]started, error) {
 		s.say("starting %s", t.name)
 		e, err := t.start(s, ctx)
 		if err == nil {
-			err = s.tryOut(ctx, started{t.name, e})
+			err = s.tryOut(ctx, started{t, e})
 		}
 		if err == nil {
-			ready = append(ready, started{t.name, e})
+			ready = append(ready, started{t, e})
 			continue
 		}
 		if ctx.Err() != nil {
@@ -101,17 +110,20 @@ func (o options) wants(name string) bool {
 	return false
 }
 
-// request is the whole request that asks an endpoint for a completion.
-func (e endpoint) request(asked chat.Asked) []byte {
+// request is the whole request that asks for a completion.
+func (t started) request(asked chat.Asked) []byte {
 	body := chat.Request(asked.KiB, asked.Stream)
+	if t.sandbox {
+		body = chat.SandboxRequest(asked.KiB)
+	}
 	accept := "application/json"
 	if asked.Stream {
 		accept = "text/event-stream"
 	}
 	lines := append([]string{
-		"POST " + e.path + " HTTP/1.1", "Host: " + e.addr, "User-Agent: bench",
+		"POST " + t.path + " HTTP/1.1", "Host: " + t.addr, "User-Agent: bench",
 		"Accept: " + accept, "Content-Type: application/json", fmt.Sprintf("Content-Length: %d", len(body)),
-	}, e.header...)
+	}, t.header...)
 	return append([]byte(strings.Join(lines, "\r\n")+"\r\n\r\n"), body...)
 }
 

@@ -33,7 +33,7 @@ func (s *stage) method() string {
 		"events are sent one by one, at once. Every answer is checked. Vault is a dev server (storage in memory) without an audit device, " +
 		"everything is plain HTTP on loopback. The virtual key has limits on money, requests and tokens. CPU and memory are " +
 		"of the target's processes: of the plugin alone for `gateway` and `gateway-leased`, of Vault and the plugin for " +
-		"`gateway-ask`, `inline` and `noop`."
+		"`gateway-ask`, `inline` and `noop`. With the sandbox, the provider is the one that is built into the plugin."
 }
 
 // cpuModel is what the processor calls itself.

@@ -34,7 +34,12 @@ func (t started) job(c report.Cell) load.Job {
 	asked := chat.Asked{KiB: c.BodyKiB, Stream: c.Stream}
 	return load.Job{
 		Addr: t.addr, Request: t.request(asked), Connections: c.Connections,
-		Check: func(body []byte) error { return chat.Check(asked, body) },
+		Check: func(body []byte) error {
+			if t.sandbox {
+				return chat.CheckSandbox(asked.KiB, body)
+			}
+			return chat.Check(asked, body)
+		},
 	}
 }
 
@@ -43,6 +48,9 @@ func (t started) job(c report.Cell) load.Job {
 func (s *stage) tryOut(ctx context.Context, t started) error {
 	cells := s.options.cells()
 	for _, c := range cells {
+		if !t.measures(c) {
+			continue
+		}
 		job := t.job(c)
 		job.Duration = 2 * time.Second / time.Duration(len(cells))
 		var slow *load.NothingError
@@ -62,12 +70,16 @@ func (s *stage) measureAll(ctx context.Context, targets []started) ([]report.Row
 	}
 	rounds := make(map[key][]report.Row)
 	broken := make(map[string]error)
+	var all []target
+	for _, t := range targets {
+		all = append(all, t.target)
+	}
 	s.say("measuring %d targets, %d rounds of %s each: about %s", len(targets), s.options.rounds, s.options.duration,
-		s.options.expected(len(targets)).Round(time.Second))
+		s.options.expected(all).Round(time.Second))
 	for round := range s.options.rounds {
 		for _, c := range s.options.cells() {
 			for _, t := range rotated(targets, round) {
-				if broken[t.name] != nil || ctx.Err() != nil {
+				if !t.measures(c) || broken[t.name] != nil || ctx.Err() != nil {
 					continue
 				}
 				row, err := s.measure(ctx, t, c)

@@ -16,6 +16,9 @@ import (
 // virtualKey is the virtual key of every mount, upstreamKey the provider's.
 const virtualKey, upstreamKey = "bench", "sk-bench-upstream-0123456789"
 
+// sandboxKey is the virtual key on the plugin's own sandbox.
+const sandboxKey = "sandbox"
+
 // mount enables a plugin at a path of its own name, with a provider key for the
 // upstream, prices for its models, and a virtual key whose limits are kept but
 // never reached. A mount that is there already stays.
@@ -35,12 +38,13 @@ func (s *stage) mount(ctx context.Context, plugin string) (*vault, error) {
 		path string
 		body map[string]any
 	}
+	limits := []string{"usd=1000000/month", "requests=1000000000/minute", "tokens=1000000000000/day"}
 	writes := []write{
 		{"sys/mounts/" + plugin, map[string]any{"type": plugin}},
 		{plugin + "/keys/bench", map[string]any{"provider": "openai-compatible", "base_url": s.upstream + "/v1", "api_key": upstreamKey}},
-		{plugin + "/roles/" + virtualKey, map[string]any{"key": "bench", "limits": []string{
-			"usd=1000000/month", "requests=1000000000/minute", "tokens=1000000000000/day",
-		}}},
+		{plugin + "/keys/sandbox", map[string]any{"provider": "sandbox"}},
+		{plugin + "/roles/" + virtualKey, map[string]any{"key": "bench", "limits": limits}},
+		{plugin + "/roles/" + sandboxKey, map[string]any{"key": "sandbox", "limits": limits}},
 	}
 	for _, kib := range s.options.bodies {
 		writes = append(writes, write{plugin + "/prices/openai-compatible/" + chat.Model(kib), map[string]any{"input": "0.15", "output": "0.6"}})
@@ -59,21 +63,32 @@ func proxyPath(mount string) string { return "/v1/" + mount + "/proxy/" + virtua
 
 // startInline asks through Vault; the mount has no gateway.
 func (s *stage) startInline(ctx context.Context) (endpoint, error) {
-	return s.throughVault(ctx, proxyPath(pluginInline))
+	return s.throughVault(ctx, "proxy", virtualKey)
 }
 
 // startNoop asks the same mount for the same answer, which it has ready.
 func (s *stage) startNoop(ctx context.Context) (endpoint, error) {
-	return s.throughVault(ctx, "/v1/"+pluginInline+"/noop/"+virtualKey+chat.Path)
+	return s.throughVault(ctx, "noop", virtualKey)
 }
 
-func (s *stage) throughVault(ctx context.Context, path string) (endpoint, error) {
+// startInlineSandbox is startInline with the plugin's own sandbox for a provider, so
+// that nothing but Vault and the plugin is measured.
+func (s *stage) startInlineSandbox(ctx context.Context) (endpoint, error) {
+	return s.throughVault(ctx, "proxy", sandboxKey)
+}
+
+// startNoopSandbox asks for the sandbox's answer, which the mount has ready.
+func (s *stage) startNoopSandbox(ctx context.Context) (endpoint, error) {
+	return s.throughVault(ctx, "noop", sandboxKey)
+}
+
+func (s *stage) throughVault(ctx context.Context, path, virtualKey string) (endpoint, error) {
 	v, err := s.mount(ctx, pluginInline)
 	if err != nil {
 		return endpoint{}, err
 	}
 	return endpoint{
-		addr: v.addr, path: path, header: []string{"Authorization: Bearer " + v.token},
+		addr: v.addr, path: "/v1/" + pluginInline + "/" + path + "/" + virtualKey + chat.Path, header: []string{"Authorization: Bearer " + v.token},
 		processes: func() []int { return v.withPlugin(pluginInline) },
 	}, nil
 }

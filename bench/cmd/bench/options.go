@@ -74,10 +74,17 @@ func (o options) all() bool {
 	return true
 }
 
-// expected is about how long it takes to measure so many targets.
-func (o options) expected(targets int) time.Duration {
-	cells := len(o.bodies) * len(o.connections) * 2
-	return time.Duration(targets*cells*o.rounds) * (o.duration + warmup)
+// expected is about how long it takes to measure targets.
+func (o options) expected(targets []target) time.Duration {
+	n := 0
+	for _, t := range targets {
+		for _, c := range o.cells() {
+			if t.measures(c) {
+				n++
+			}
+		}
+	}
+	return time.Duration(n*o.rounds) * (o.duration + warmup)
 }
 
 // words splits a list at spaces and commas.

@@ -5,6 +5,7 @@
 package main
 
 import (
+	"encoding/json"
 	"slices"
 	"strings"
 	"testing"
@@ -23,7 +24,7 @@ func TestParseOptions_WithoutAnyMeasuresAllButLiteLLMInTwelveMinutes(t *testing.
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []string{"direct", "reverseproxy", "nginx", "gateway", "gateway-leased", "gateway-ask", "inline", "noop", "portkey-gateway"}
+	want := []string{"direct", "reverseproxy", "nginx", "gateway", "gateway-leased", "gateway-ask", "inline", "noop", "inline-sandbox", "noop-sandbox", "portkey-gateway"}
 	if !slices.Equal(o.targets, want) || o.named || !o.all() {
 		t.Errorf("the targets are %v, named: %t, all: %t", o.targets, o.named, o.all())
 	}
@@ -31,7 +32,7 @@ func TestParseOptions_WithoutAnyMeasuresAllButLiteLLMInTwelveMinutes(t *testing.
 		t.Errorf("%d rounds of %v", o.rounds, o.cells())
 	}
 	// The rest is for starting them.
-	if d := o.expected(len(o.targets)); d > 9*time.Minute {
+	if d := o.expected(slices.DeleteFunc(allTargets(), func(t target) bool { return !o.wants(t.name) })); d > 9*time.Minute {
 		t.Errorf("measuring takes %s", d)
 	}
 }
@@ -69,23 +70,25 @@ func TestParseOptions_NamesWhatIsWrong(t *testing.T) {
 }
 
 func TestRequest_IsOneOfHTTP(t *testing.T) {
-	e := endpoint{addr: "127.0.0.1:1", path: "/v1/x", header: []string{"Authorization: Bearer t"}}
-	head, body, ok := strings.Cut(string(e.request(chat.Asked{KiB: 4, Stream: true})), "\r\n\r\n")
-	if !ok || len(body) != 4096 || !strings.HasPrefix(head, "POST /v1/x HTTP/1.1\r\nHost: 127.0.0.1:1\r\n") ||
-		!strings.Contains(head, "\r\nContent-Length: 4096") || !strings.HasSuffix(head, "\r\nAuthorization: Bearer t") {
-		t.Errorf("got %q, a body of %d bytes", head, len(body))
+	for _, of := range []target{{}, {sandbox: true}} {
+		e := started{of, endpoint{addr: "127.0.0.1:1", path: "/v1/x", header: []string{"Authorization: Bearer t"}}}
+		head, body, ok := strings.Cut(string(e.request(chat.Asked{KiB: 4, Stream: !of.sandbox})), "\r\n\r\n")
+		if !ok || len(body) != 4096 || !json.Valid([]byte(body)) || !strings.HasPrefix(head, "POST /v1/x HTTP/1.1\r\nHost: 127.0.0.1:1\r\n") ||
+			!strings.Contains(head, "\r\nContent-Length: 4096") || !strings.HasSuffix(head, "\r\nAuthorization: Bearer t") {
+			t.Errorf("got %q, a body of %d bytes", head, len(body))
+		}
 	}
 }
 
 func TestRotated_GivesEveryTargetItsTurnAndAnotherStart(t *testing.T) {
-	targets := []started{{name: "a"}, {name: "b"}, {name: "c"}, {name: "d"}}
+	targets := []started{{target: target{name: "a"}}, {target: target{name: "b"}}, {target: target{name: "c"}}, {target: target{name: "d"}}}
 	starts := make(map[string]bool)
 	for round := range 4 {
 		order := rotated(targets, round)
 		starts[order[0].name] = true
-		for _, target := range targets {
-			if !slices.ContainsFunc(order, func(o started) bool { return o.name == target.name }) {
-				t.Errorf("round %d lacks %s", round, target.name)
+		for _, want := range targets {
+			if !slices.ContainsFunc(order, func(o started) bool { return o.name == want.name }) {
+				t.Errorf("round %d lacks %s", round, want.name)
 			}
 		}
 	}

@@ -101,8 +101,8 @@ func (v *vault) installPlugins(dir string) error {
 
 // makeToken makes the app's token: Vault doesn't ask policies for root's.
 func (v *vault) makeToken(ctx context.Context) error {
-	policy := `path "+/proxy/` + virtualKey + `/*" { capabilities = ["update"] }
-path "+/noop/` + virtualKey + `/*" { capabilities = ["update"] }`
+	policy := `path "+/proxy/+/*" { capabilities = ["update"] }
+path "+/noop/+/*" { capabilities = ["update"] }`
 	if err := v.call(ctx, http.MethodPut, "sys/policies/acl/bench", map[string]any{"policy": policy}, nil); err != nil {
 		return err
 	}

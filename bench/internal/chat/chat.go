@@ -35,6 +35,27 @@ func Request(kib int, stream bool) []byte {
 	return []byte(head + prose(kib*1024-len(head)-len(tail)) + tail)
 }
 
+// SandboxModel is the model of the plugin's own sandbox whose whole answers have
+// about kib KiB.
+func SandboxModel(kib int) string { return "sandbox-small:big=" + strconv.Itoa(kib*1024-400) }
+
+// SandboxRequest is Request of a whole answer for the sandbox.
+func SandboxRequest(kib int) []byte {
+	body := bytes.Replace(Request(kib, false), []byte(Model(kib)), []byte(SandboxModel(kib)), 1)
+	const from = "You are a helpful assistant."
+	longer := len(SandboxModel(kib)) - len(Model(kib))
+	return bytes.Replace(body, []byte(from), []byte(from[:len(from)-longer]), 1)
+}
+
+// CheckSandbox says what is wrong with the sandbox's answer.
+func CheckSandbox(kib int, answer []byte) error {
+	text, err := said(answer)
+	if size := kib*1024 - 400; err == nil && len(text) != size {
+		err = fmt.Errorf("the answer's text has %d bytes, not %d", len(text), size)
+	}
+	return err
+}
+
 // Answer is the JSON that answers a request which isn't streamed, of exactly
 // kib KiB.
 func Answer(kib int) []byte {

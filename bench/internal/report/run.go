@@ -18,7 +18,8 @@ const (
 	portkey    = "portkey-gateway"
 	inline     = "inline"
 	noop       = "noop"
-	checkedKiB = 4 // the bodies of which the design asks for figures
+	ofSandbox  = "-sandbox" // behind the two: with the plugin's own sandbox for a provider
+	checkedKiB = 4          // the bodies of which the design asks for figures
 )
 
 // titles are the targets' names as people read them.
@@ -40,6 +41,10 @@ func title(target string) string {
 		return "inline, through Vault"
 	case noop:
 		return "a no-op path, through Vault"
+	case inline + ofSandbox:
+		return "inline, with the sandbox"
+	case noop + ofSandbox:
+		return "a no-op path, with the sandbox's answer"
 	}
 	return target
 }
