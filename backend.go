@@ -241,6 +241,7 @@ func (b *backend) invalidate(_ context.Context, key string) {
 	b.prices.invalidate(key)
 	b.leased.entries.invalidate(key)
 	b.prompts.invalidate(key)
+	b.gatewayStore.invalidate(key)
 }
 
 // clean ends the mount's work. Vault holds locks meanwhile, so it is quick.

@@ -301,7 +301,7 @@ func (m *mount) refused(op logical.Operation, path string, data map[string]any, 
 // everything is all that reads show, for comparing two states.
 func (m *mount) everything() map[string]any {
 	m.t.Helper()
-	all := map[string]any{"config": m.read("config")}
+	all := map[string]any{"config": m.read("config"), gatewayName: m.read(gatewayName)}
 	for _, prefix := range []string{keyPrefix, rolePrefix} {
 		names, _ := m.must(logical.ListOperation, prefix, nil).Data["keys"].([]string)
 		for _, name := range names {

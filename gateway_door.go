@@ -200,7 +200,9 @@ func (b *backend) redirect(req *logical.Request) *logical.Response {
 	} else {
 		r.Query = queryOf(req.Data).Encode()
 	}
-	r.TLS = req.Connection != nil && req.Connection.ConnState != nil
+	if req.Connection != nil {
+		r.TLS, r.Remote = req.Connection.ConnState != nil, req.Connection.RemoteAddr
+	}
 	if location := b.gateway.Redirect(r); location != "" {
 		return &logical.Response{Redirect: location}
 	}
@@ -228,28 +230,29 @@ func methodOf(operation logical.Operation) string {
 func (b *backend) startGateway(ctx context.Context, storage logical.Storage) bool {
 	b.gatewayLock.Lock()
 	defer b.gatewayLock.Unlock()
-	if b.gateway.Status().On {
-		return true
-	}
-	s, err := b.gatewayStore.get(ctx, storage, gatewayEntry)
-	if s == nil && err == nil {
-		return true
-	}
+	err := b.startStored(ctx, storage)
 	if err == nil {
-		err = b.gateway.Start(s.runtime())
+		b.gatewayProblem.Store(nil)
+		return true
 	}
-	if err != nil {
-		if old := b.gatewayProblem.Swap(new(err.Error())); old == nil || *old != err.Error() {
-			b.Logger().Warn("the gateway can't be started; it will be tried again", "error", err)
-		}
-		return false
+	if old := b.gatewayProblem.Swap(new(err.Error())); old == nil || *old != err.Error() {
+		b.Logger().Warn("the gateway can't be started; it will be tried again", "error", err)
 	}
-	b.gatewayProblem.Store(nil)
-	return true
+	return false
 }
 
-// gatewayURL is how apps reach the gateway; empty while it is off.
-func (b *backend) gatewayURL() string { return b.gateway.URL() }
+// startStored starts the gateway with the stored settings, unless it is on or there
+// are none. gatewayLock is held.
+func (b *backend) startStored(ctx context.Context, storage logical.Storage) error {
+	if b.gateway.Status().On {
+		return nil
+	}
+	s, err := b.gatewayStore.get(ctx, storage, gatewayEntry)
+	if s == nil || err != nil {
+		return err
+	}
+	return b.gateway.Start(s.runtime())
+}
 
 // gatewayStatus is what `status` says of the gateway.
 func (b *backend) gatewayStatus() map[string]any {

@@ -94,7 +94,12 @@ func (b *backend) readCreds(ctx context.Context, req *logical.Request, d *framew
 	if _, err := b.leased.find(ctx, req.Storage, hash); err != nil {
 		b.Logger().Debug("a new leased key couldn't be read back yet", "error", err)
 	}
-	return b.leaseAnswer(k, key, b.gatewayURL(), term), nil
+	at := b.gateway.Place()
+	resp := b.leaseAnswer(k, key, at.URL, term)
+	if at.OnlyHere() {
+		resp.AddWarning("base_url leads to the gateway from Vault's own machine alone; `vault write <mount>/config/gateway public_url=<URL>` says how apps reach it")
+	}
+	return resp, nil
 }
 
 // askedTTL returns the TTL that the request asks for, 0 for none. An error is

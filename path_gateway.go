@@ -6,7 +6,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
@@ -123,7 +126,21 @@ func (s *gatewaySettings) check() error {
 			return fmt.Errorf("%s is %d; it must be between %d and %d", n.name, n.value, n.least, n.max)
 		}
 	}
+	if err := s.readableKey(); err != nil {
+		return err
+	}
 	return s.runtime().Check()
+}
+
+// readableKey finds a private key in a setting that can be read.
+func (s *gatewaySettings) readableKey() error {
+	shown := s.responseData()
+	for _, name := range slices.Sorted(maps.Keys(shown)) {
+		if strings.Contains(fmt.Sprint(shown[name]), "PRIVATE KEY-----") {
+			return fmt.Errorf("%s: holds a private key, and this setting can be read; give the key as tls_key alone", name)
+		}
+	}
+	return nil
 }
 
 func oneOf(name, value string, known []string) error {
@@ -212,9 +229,10 @@ func (b *backend) pathGateway() []*framework.Path {
 					ForwardPerformanceStandby: true, Responses: ok("What is under way still.", drained),
 				},
 			},
-			DisplayAttrs:    attributes("gateway-drain"),
-			HelpSynopsis:    "Let the gateway end its requests, before a reload or a step-down.",
-			HelpDescription: "It answers at once; write it again, or read status, to see how many requests are left. Those that are left after the timeout are ended.",
+			DisplayAttrs: attributes("gateway-drain"),
+			HelpSynopsis: "Let the gateway end its requests, before a reload or a step-down.",
+			HelpDescription: "It answers at once; write it again, or read status, to see how many requests are left. Those that are left after the timeout are ended. " +
+				"It lasts until cancel=true, or until the gateway is turned off; a change of settings doesn't end it.",
 		},
 	}
 }
@@ -250,18 +268,12 @@ func (b *backend) writeGateway(ctx context.Context, req *logical.Request, d *fra
 	}
 	// It listens before the settings are stored: an address that can't be used
 	// is refused, and the one before goes on.
-	if err := b.gateway.Apply(s.runtime()); err != nil {
-		return logical.ErrorResponse(err.Error()), nil
+	err = b.gateway.ApplyIf(s.runtime(), func() error { return b.gatewayStore.put(ctx, req.Storage, gatewayEntry, &s) })
+	if err != nil {
+		return respond(err)
 	}
-	if err := b.gatewayStore.put(ctx, req.Storage, gatewayEntry, &s); err != nil {
-		if old == nil {
-			err = errors.Join(err, b.gateway.Apply(nil))
-		} else {
-			err = errors.Join(err, b.gateway.Apply(old.runtime()))
-		}
-		return nil, err
-	}
-	return s.warnings(b.gateway.Status()), nil
+	b.gatewayProblem.Store(nil)
+	return s.warnings(b.gateway.Status(), b.gateway.Place()), nil
 }
 
 func (s *gatewaySettings) merge(d *framework.FieldData) {
@@ -296,6 +308,7 @@ func (b *backend) deleteGateway(ctx context.Context, req *logical.Request, _ *fr
 	if err := b.gatewayStore.delete(ctx, req.Storage, gatewayEntry); err != nil {
 		return nil, err
 	}
+	b.gatewayProblem.Store(nil)
 	return nil, b.gateway.Apply(nil)
 }
 

@@ -21,15 +21,29 @@ type answer struct {
 	status  int           // 0 until it is written
 	begun   bool          // a part of the body was written
 	broken  bool          // what was written isn't the whole answer
+	reading bool          // the request's body is being read, or was
 }
+
+// How long an answer of the gateway's own waits for the caller: for what net/http reads
+// of a body that nobody has read, before it answers, and to take it while the gateway is
+// off.
+const (
+	unreadPatience = 5 * time.Second
+	offPatience    = 10 * time.Second
+)
 
 var (
 	_ relay.Answer = (*answer)(nil)
 	_ http.Flusher = (*answer)(nil)
 )
 
+// newAnswer returns an answer under these settings, nil while the gateway is off.
 func newAnswer(w http.ResponseWriter, r *http.Request, live *live) *answer {
-	return &answer{w: w, request: r, control: *http.NewResponseController(w), patient: live.IdleTimeout}
+	a := &answer{w: w, request: r, control: *http.NewResponseController(w), patient: offPatience}
+	if live != nil {
+		a.patient = live.IdleTimeout
+	}
+	return a
 }
 
 // Header implements http.ResponseWriter.
@@ -76,12 +90,20 @@ func (a *answer) Abort(*apierror.Error) {
 	a.broken = !relay.IsEventStream(a.Header())
 }
 
-// refuse answers with err, before anything else was written.
-func (a *answer) refuse(err *apierror.Error) {
+// own begins an answer of the gateway's own. It must come before anything is written.
+func (a *answer) own() {
 	if a.Header().Get(relay.TraceHeader) == "" {
 		a.Header().Set(relay.TraceHeader, rand.Text())
 	}
+	if !a.reading && a.request.ContentLength != 0 {
+		_ = a.control.SetReadDeadline(time.Now().Add(unreadPatience)) // until net/http sets that of the next request
+	}
 	a.extend()
+}
+
+// refuse answers with err, before anything else was written.
+func (a *answer) refuse(err *apierror.Error) {
+	a.own()
 	err.Write(a.w)
 }
 

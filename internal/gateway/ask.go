@@ -21,7 +21,9 @@ import (
 // asking joins those who have the same question at the same time.
 type asking struct{ group singleflight.Group }
 
-// refusalTTL is how long a no of Vault's is kept.
+// refusalTTL is how long a no of Vault's is kept, so that whoever asks the same again
+// isn't guessing and no load on Vault. At a GrantTTL of 0, where a changed policy is to
+// count at once, Vault is asked again all the same, but not more than maxFailures times.
 const refusalTTL = 2 * time.Second
 
 // authorise returns Vault's word on a question: a grant that is kept, or what Vault
@@ -29,16 +31,18 @@ const refusalTTL = 2 * time.Second
 func (g *Gateway) authorise(ctx context.Context, live *live, q *question) (*grant, *apierror.Error) {
 	key := live.key(q)
 	found, known := g.grants.get(&key, g.now())
-	if found != nil {
+	if found != nil && (live.GrantTTL > 0 || found.again.Add(1) > maxFailures) {
 		return found, found.refusal
 	}
 	if live.GrantTTL == 0 {
-		granted, err := g.ask(ctx, live, q, known)
+		granted, err := g.ask(ctx, live, q, &key, known)
 		if err != nil {
 			return nil, err
 		}
-		// It has expired, and shows only whether its caller is known.
-		g.grants.put(&key, &grant{session: granted.session, expires: g.now(), refusal: granted.refusal})
+		if granted.refusal == nil {
+			// It has expired, and shows only that its caller is known.
+			g.grants.put(&key, &grant{session: granted.session, expires: g.now()})
+		}
 		return granted, granted.refusal
 	}
 	began := g.sessions.count()
@@ -57,7 +61,7 @@ func (g *Gateway) authorise(ctx context.Context, live *live, q *question) (*gran
 }
 
 // askTogether is ask for all who have the same question at the same time, and
-// keeps the answer. It goes on when the first who asked has gone.
+// keeps a yes too. It goes on when the first who asked has gone.
 func (g *Gateway) askTogether(ctx context.Context, live *live, q *question, key *digest, known bool) (*grant, *apierror.Error) {
 	type word struct {
 		granted *grant
@@ -66,7 +70,7 @@ func (g *Gateway) askTogether(ctx context.Context, live *live, q *question, key 
 	result := g.asking.group.DoChan(string(key[:]), func() (any, error) {
 		detached, cancel := context.WithTimeout(context.WithoutCancel(ctx), askTimeout)
 		defer cancel()
-		granted, err := g.ask(detached, live, q, known)
+		granted, err := g.ask(detached, live, q, key, known)
 		if err == nil && granted.kept && g.live.Load() == live {
 			g.grants.put(key, granted)
 		}
@@ -81,15 +85,16 @@ func (g *Gateway) askTogether(ctx context.Context, live *live, q *question, key 
 	}
 }
 
-// ask asks Vault, for a caller who is known to be no guesser or may be one. The error
-// is what kept Vault from giving its word.
-func (g *Gateway) ask(ctx context.Context, live *live, q *question, known bool) (*grant, *apierror.Error) {
+// ask asks Vault, for a caller who is known to be no guesser or may be one, and keeps a
+// no under key: the same question again, at once, is no further guess. The error is what
+// kept Vault from giving its word.
+func (g *Gateway) ask(ctx context.Context, live *live, q *question, key *digest, known bool) (*grant, *apierror.Error) {
 	end := func(bool) {}
 	token := live.caller(q)
 	if !known && !g.known.has(&token, g.now()) {
 		var err *apierror.Error
 		if end, err = g.failures.begin(q.source); err != nil {
-			return nil, err
+			return nil, g.grants.refusedOr(key, err, g.now())
 		}
 	}
 	failed := false
@@ -114,13 +119,16 @@ func (g *Gateway) ask(ctx context.Context, live *live, q *question, known bool) 
 	case said.leased:
 		g.sessions.watch(said.session)
 	}
-	if granted != nil {
-		granted.kept = granted.refusal != nil || g.sessions.watches(said.session, p.since)
+	if granted == nil {
+		return nil, err
 	}
-	if failed = granted != nil && granted.refusal != nil; granted != nil {
-		g.known.learn(&token, !failed, g.now())
+	if granted.refusal != nil {
+		failed = g.grants.refuse(key, granted, g.now())
+	} else {
+		granted.kept = g.sessions.watches(said.session, p.since)
 	}
-	return granted, err
+	g.known.learn(&token, granted.refusal == nil, granted.expires)
+	return granted, nil
 }
 
 // put puts the question to Vault.
@@ -194,6 +202,8 @@ func hear(a *vaultAnswer, p *testimony, live *live, asked time.Time) (*grant, *a
 			Status: http.StatusForbidden, Type: apierror.TypeInvalidRequest, Code: apierror.CodePermissionDenied,
 			Message: "this token was on its last use, which is too few for the gateway; use it on Vault's own address, or make tokens with more uses (Vault says: " + said + ")",
 		}
+	case a.code == apierror.CodeNonceInvalid && !p.testified:
+		return nil, vaultUnavailable("Vault's answer came from another instance of this plugin; this one is no longer the active one, or vault_address of config/gateway is another Vault's")
 	case a.status == http.StatusForbidden || a.status == http.StatusUnauthorized:
 		return &grant{expires: asked.Add(refusalTTL), refusal: denied(a.errors)}, nil
 	case a.status == http.StatusTooManyRequests:

@@ -80,6 +80,21 @@ func says(status int, what string) func(http.ResponseWriter, *asked) bool {
 	}
 }
 
+// A plugin that didn't make the nonce says so. That isn't the caller's fault.
+func TestAsk_AnotherInstancesNoIsNoWordOnTheCaller(t *testing.T) {
+	r := newRig(t)
+	r.vault.token("tok", nil)
+	r.vault.misbehave(func(w http.ResponseWriter, _ *asked) bool {
+		badNonce("this nonce was not made here").Write(w)
+		return true
+	}, nil)
+	for range maxFailures + 1 {
+		wantRefusal(t, r.chat("tok", hello), 503, apierror.CodeVaultUnavailable, "another instance")
+	}
+	r.vault.misbehave(nil, nil)
+	wantOK(t, r.chat("tok", hello))
+}
+
 func elsewhere(status int) func(http.ResponseWriter, *asked) bool {
 	return func(w http.ResponseWriter, _ *asked) bool {
 		w.Header().Set("Location", "http://192.0.2.1/v1/x")
@@ -210,7 +225,9 @@ func TestAsk_TTLZeroAsksEachTimeAndWantsNoLease(t *testing.T) {
 	for range 2 {
 		wantRefusal(t, r.chat("tok", hello), 403, apierror.CodePermissionDenied)
 	}
-	if n := r.vault.count(); n != 5 || r.vault.leasesOf("tok") != 0 {
+	r.vault.token("tok", nil)
+	wantOK(t, r.chat("tok", hello))
+	if n := r.vault.count(); n != 6 || r.vault.leasesOf("tok") != 0 {
 		t.Errorf("Vault was asked %d times and made %d leases", n, r.vault.leasesOf("tok"))
 	}
 	if slices.ContainsFunc(r.vault.questions(), func(a asked) bool { return a.lease }) {

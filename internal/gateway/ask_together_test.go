@@ -211,7 +211,8 @@ func TestAsk_GivenUpAtAnyMomentIsNeitherAGrantNorARace(t *testing.T) {
 			return false
 		}, nil)
 		q := &question{token: "tok", source: source, method: "POST", path: "proxy/team-a/v1/x", shown: []byte(`{}`)}
-		granted, err := r.ask(ctx, live, q, false)
+		key := live.key(q)
+		granted, err := r.ask(ctx, live, q, &key, false)
 		giveUp()
 		if (granted == nil) == (err == nil) {
 			t.Fatalf("%v %v", granted, err)

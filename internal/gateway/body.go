@@ -29,7 +29,6 @@ type body struct {
 	// ask asks Vault again with them.
 	later []wire.FormField
 	ask   func() *apierror.Error
-	held  int64 // what it takes of the budget
 }
 
 // upload is the body for the relay, nil if it is JSON or nothing.

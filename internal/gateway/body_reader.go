@@ -5,22 +5,18 @@ package gateway
 import (
 	"errors"
 	"io"
-	"net/http"
 	"time"
-
-	"vault-plugin-secrets-portkey/internal/apierror"
 )
 
-// How slowly a body may come: some bytes each bodyPause, and on the whole
-// slowestBody bytes a second after a first bodyStart.
+// How slowly a body may come: some bytes each bodyPause, and on the whole at its
+// sender's pace after a first bodyStart.
 const (
-	bodyPause   = 30 * time.Second
-	bodyStart   = time.Minute
-	slowestBody = 16 << 10
+	bodyPause = 30 * time.Second
+	bodyStart = time.Minute
 )
 
-// bodyReader reads a request's body, within bounds of size, of speed, and of what
-// all bodies hold together.
+// bodyReader reads a request's body, within bounds of size, and of the speed and the
+// share of what all bodies hold that its sender has.
 type bodyReader struct {
 	from    io.Reader
 	call    *call
@@ -33,6 +29,7 @@ type bodyReader struct {
 
 // start gives the body its first deadline.
 func (b *bodyReader) start() {
+	b.call.answer.reading = true
 	b.began = time.Now()
 	b.extend(b.began)
 }
@@ -43,7 +40,7 @@ func (b *bodyReader) extend(now time.Time) {
 		return
 	}
 	b.set = now
-	deadline := b.began.Add(bodyStart + time.Duration(b.n/slowestBody)*time.Second)
+	deadline := b.began.Add(bodyStart + time.Duration(b.n/int64(b.call.share.pace()))*time.Second)
 	if pause := now.Add(bodyPause); pause.Before(deadline) {
 		deadline = pause
 	}
@@ -66,8 +63,10 @@ func (b *bodyReader) Read(p []byte) (int, error) {
 		if most := b.call.live.MaxBodyBytes; b.n > most {
 			return 0, tooLarge(most)
 		}
-		if b.holding && !b.take(int64(n)) {
-			return 0, crowded()
+		if b.holding {
+			if refusal := b.call.share.take(int64(n)); refusal != nil {
+				return 0, refusal
+			}
 		}
 		b.extend(time.Now())
 	}
@@ -75,14 +74,6 @@ func (b *bodyReader) Read(p []byte) (int, error) {
 		b.finish()
 	}
 	return n, err
-}
-
-func (b *bodyReader) take(n int64) bool {
-	if !b.call.gateway.bodies.take(n) {
-		return false
-	}
-	b.call.body.held += n
-	return true
 }
 
 // all reads the whole body, of the given length if that is known, else -1.
@@ -107,10 +98,3 @@ func (b *bodyReader) all(length int64) ([]byte, error) {
 
 // firstBody is how much memory a body gets before its bytes come.
 const firstBody = 64 << 10
-
-func crowded() *apierror.Error {
-	return &apierror.Error{
-		Status: http.StatusServiceUnavailable, Type: apierror.TypeAPI, Code: apierror.CodeGatewayUnavailable, RetryAfter: time.Second,
-		Message: "too many large bodies are on their way at once; try again shortly",
-	}
-}

@@ -3,6 +3,7 @@
 package gateway
 
 import (
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -40,13 +41,15 @@ func (p *paced) Read(b []byte) (int, error) {
 	return min(p.n, len(b)), nil
 }
 
-// slowly reads a body that comes at a pace, and returns how long it took until its
-// deadline or its end.
-func slowly(t *testing.T, from *paced) (took time.Duration, whole bool) {
+// slowly reads a stranger's or another caller's body that comes at a pace, and returns
+// how long it took until its deadline or its end.
+func slowly(t *testing.T, stranger bool, from *paced) (took time.Duration, whole bool) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &deadlines{ResponseRecorder: httptest.NewRecorder()}
 		live := &live{Settings: Settings{MaxBodyBytes: 1 << 40}}
-		in := &bodyReader{from: from, call: &call{gateway: &Gateway{}, live: live, answer: newAnswer(w, httptest.NewRequest("POST", "/v1/chat/completions", nil), live)}}
+		in := &bodyReader{from: from, call: &call{
+			live: live, answer: newAnswer(w, httptest.NewRequest("POST", "/v1/chat/completions", nil), live), share: share{stranger: stranger},
+		}}
 		began := time.Now()
 		in.start()
 		for buf := make([]byte, 1<<20); ; {
@@ -72,21 +75,36 @@ func slowly(t *testing.T, from *paced) (took time.Duration, whole bool) {
 }
 
 func TestBodyReader_EndsBodiesThatComeTooSlowly(t *testing.T) {
-	for name, c := range map[string]struct {
-		from  paced
-		whole bool
-		most  time.Duration
-	}{
-		"nothing":              {paced{1, 1, time.Hour}, false, bodyPause},
-		"a byte now and then":  {paced{1, 1000, 10 * time.Second}, false, bodyStart + time.Second},
-		"just too slow":        {paced{slowestBody * 9 / 10 * 20, 1000, 20 * time.Second}, false, 11 * bodyStart},
-		"just fast enough":     {paced{slowestBody * 11 / 10 * 20, 50, 20 * time.Second}, true, 1000 * time.Second},
-		"a pause in the midst": {paced{10 << 20, 3, bodyPause + 2*time.Second}, false, bodyPause},
-		"fast and long":        {paced{1 << 20, 10_000, 100 * time.Millisecond}, true, 1000 * time.Second},
-	} {
-		if took, whole := slowly(t, &c.from); whole != c.whole || took > c.most {
-			t.Errorf("%s: it ended after %s, whole: %t", name, took, whole)
+	for stranger, pace := range map[bool]int{false: int(callersPace), true: int(strangersPace)} {
+		for name, c := range map[string]struct {
+			from  paced
+			whole bool
+			most  time.Duration
+		}{
+			"nothing":              {paced{1, 1, time.Hour}, false, bodyPause},
+			"a byte now and then":  {paced{1, 1000, 10 * time.Second}, false, bodyStart + time.Second},
+			"just too slow":        {paced{pace * 9 / 10 * 2, 10_000, 2 * time.Second}, false, 11 * bodyStart},
+			"just fast enough":     {paced{pace * 11 / 10 * 2, 500, 2 * time.Second}, true, 1000 * time.Second},
+			"a pause in the midst": {paced{10 << 20, 3, bodyPause + 2*time.Second}, false, bodyPause},
+			"fast and long":        {paced{1 << 20, 10_000, 100 * time.Millisecond}, true, 1000 * time.Second},
+		} {
+			if took, whole := slowly(t, stranger, &c.from); whole != c.whole || took > c.most {
+				t.Errorf("%s, of a stranger: %t: it ended after %s, whole: %t", name, stranger, took, whole)
+			}
 		}
+	}
+}
+
+// An hour of a default-sized body at a byte now and then is what a stranger must not
+// have; a caller on a poor line must.
+func TestBodyReader_HoldsNoStrangersBodyForLong(t *testing.T) {
+	largest := paced{64 << 20 / 100, 99, 20 * time.Second} // and then nothing more
+	if took, whole := slowly(t, true, &largest); whole || took > 6*time.Minute {
+		t.Errorf("a stranger's was held for %s, whole: %t", took, whole)
+	}
+	patient := paced{64 << 20 / 100, 100, 20 * time.Second}
+	if took, whole := slowly(t, false, &patient); !whole {
+		t.Errorf("a caller's was given up after %s", took)
 	}
 }
 
@@ -120,14 +138,14 @@ func TestBodyReader_BudgetBoundsWhatBodiesHoldTogether(t *testing.T) {
 	wantOK(t, r.send(upload("v1/audio/transcriptions", formType, form(field("model", "m"), file("file", large)))))
 }
 
-// Whoever only says that a large body will come, which takes no credential and no
+// Whoever only says that a large body will come, which takes no valid credential and no
 // traffic, must not keep others from being served.
 func TestBodyReader_LengthThatIsOnlyAnnouncedTakesNothingFromOthers(t *testing.T) {
 	r := newRig(t)
 	r.vault.token("tok", nil)
 	nobodyElses(t, r, 1<<20)
 	never, stop := io.Pipe()
-	req := chatRequest("", "{}")
+	req := chatRequest("made-up", "{}")
 	req.Body, req.ContentLength = never, 1<<20
 	idle := r.inBackground(req)
 	until(t, "it is under way", func() bool { return r.calls.count() == 1 })
@@ -143,11 +161,15 @@ func TestBodyReader_LengthThatIsOnlyAnnouncedTakesNothingFromOthers(t *testing.T
 func TestBodyReader_GivesTheBudgetBackWhateverHappens(t *testing.T) {
 	r := newRig(t, func(s *Settings) { s.MaxBodyBytes = 100_000 })
 	r.vault.token("tok", func(a *asked) bool { return a.fields["model"] != "refused" })
+	r.mount.leased["vk-good"] = Lease{Role: "team-a"}
 	large := `,"x":"` + strings.Repeat("a", 20_000) + `"}`
 	broken := chatRequest("tok", hello)
 	broken.Body, broken.ContentLength = io.NopCloser(strings.NewReader(hello[:10])), int64(len(hello))
 	for name, req := range map[string]*http.Request{
 		"good":          chatRequest("tok", `{"model":"m"`+large),
+		"stranger":      chatRequest("made-up", `{"model":"m"`+large),
+		"leased key":    chatRequest("vk-good", `{"model":"m"`+large),
+		"dead key":      chatRequest("vk-dead", `{"model":"m"`+large),
 		"refused":       chatRequest("tok", `{"model":"refused"`+large),
 		"no credential": chatRequest("", `{"model":"m"`+large),
 		"no JSON":       chatRequest("tok", `{"model":"m"`+large[:20_000]),
@@ -161,9 +183,7 @@ func TestBodyReader_GivesTheBudgetBackWhateverHappens(t *testing.T) {
 			r.provider.answers(func(w http.ResponseWriter, _ *http.Request) { cutOff(w, nil) })
 		}
 		got := r.send(req)
-		if used := r.bodies.used.Load(); used != 0 {
-			t.Errorf("%s: after %d, %d bytes are in use", name, got.status, used)
-		}
+		r.wantNothingHeld(t, fmt.Sprintf("%s: after %d", name, got.status))
 		r.provider.answers(nil)
 	}
 }

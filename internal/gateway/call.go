@@ -19,8 +19,16 @@ type call struct {
 	http    *http.Request
 	route   route
 
+	// What the caller brought to be known by: a ticket, a leased key, or a token that
+	// Vault is to judge.
+	ticket *ticket
+	lease  *Lease
+	token  string
+	bearer digest // what the token's holder is known by
+
 	query string // without credentials
 	body  body
+	share share  // of what bodies may take, the body's
 	model string // the effective one, from wherever the request names it
 	// role is the virtual key that the request is on. Of a call of a prompt, it is the
 	// one that the request names, empty for none, and leased that of the caller's
@@ -29,10 +37,13 @@ type call struct {
 }
 
 // release gives back what the call held.
-func (c *call) release() { c.gateway.bodies.give(c.body.held) }
+func (c *call) release() { c.share.release() }
 
 func (c *call) serve(ctx context.Context) *apierror.Error {
 	c.query = withoutCredentials(c.http.URL.RawQuery)
+	if err := c.present(ctx); err != nil {
+		return err
+	}
 	if err := c.read(); err != nil {
 		return err
 	}
@@ -55,31 +66,57 @@ func (c *call) serve(ctx context.Context) *apierror.Error {
 	return nil
 }
 
-// identify finds the caller and the virtual key, and has Vault's word that the one may
-// use the other, or the prompt.
-func (c *call) identify(ctx context.Context) (Caller, *apierror.Error) {
+// present takes what the caller brings to be known by, before anything of the body is
+// read: for whom no body could help, none is. A token can be judged only with the
+// fields of the body; until then, its bearer is a stranger unless it is known.
+func (c *call) present(ctx context.Context) (err *apierror.Error) {
 	if c.route.ticket != "" {
-		caller, err := c.gateway.redeem(c.route, c.http.Method, c.query, &c.body)
-		if err != nil {
-			return Caller{}, err
-		}
-		return caller, c.aim("")
+		c.ticket, err = c.gateway.accept(c.route, c.http.Method, c.query)
+		return err
 	}
 	credential, err := credentialOf(c.http)
 	if err != nil {
-		return Caller{}, err
+		return err
 	}
 	if isLeasedKey(credential) {
-		lease, err := c.lease(ctx, credential)
-		if err != nil {
+		c.lease, err = c.gateway.lease(ctx, c.live, credential, sourceOf(c.http))
+		return err
+	}
+	c.token = credential
+	source := sourceOf(c.http)
+	c.bearer = c.live.caller(&question{token: credential, source: source})
+	if !c.gateway.known.has(&c.bearer, c.gateway.now()) {
+		c.share.stranger, c.share.source, c.share.most = true, sourceBlock(source), c.live.MaxBodyBytes
+	}
+	return nil
+}
+
+// identify finds the caller and the virtual key, and has Vault's word that the one may
+// use the other, or the prompt.
+func (c *call) identify(ctx context.Context) (Caller, *apierror.Error) {
+	switch {
+	case c.ticket != nil:
+		if err := c.ticket.match(&c.body); err != nil {
 			return Caller{}, err
 		}
-		return lease.Caller, c.aim(lease.Role)
+		return c.ticket.caller, c.aim("")
+	case c.lease != nil:
+		return c.lease.Caller, c.aim(c.lease.Role)
 	}
 	if err := c.aim(""); err != nil {
 		return Caller{}, err
 	}
-	return c.granted(ctx, credential)
+	g, err := c.granted(ctx, c.token)
+	if err != nil {
+		return Caller{}, err
+	}
+	if c.share.stranger {
+		// Of a grant that is kept, Vault may have been asked before it refused the
+		// token something else.
+		c.gateway.known.learn(&c.bearer, true, g.expires)
+		c.share.vouch()
+	}
+	return g.caller, nil
 }
 
 // aim finds the virtual key, for a caller whose leased key is for that called leased,
@@ -92,27 +129,6 @@ func (c *call) aim(leased string) (err *apierror.Error) {
 	c.leased = leased
 	c.role, err = c.namedBeside()
 	return err
-}
-
-// lease returns what a leased key stands for.
-func (c *call) lease(ctx context.Context, key string) (*Lease, *apierror.Error) {
-	lease, err := c.gateway.mount.LeasedKey(ctx, key, false)
-	if lease != nil || err != nil {
-		return lease, err
-	}
-	end, err := c.gateway.failures.begin(sourceOf(c.http))
-	if err != nil {
-		return nil, err
-	}
-	lease, err = c.gateway.mount.LeasedKey(ctx, key, true)
-	end(lease == nil && err == nil)
-	if lease != nil || err != nil {
-		return lease, err
-	}
-	return nil, &apierror.Error{
-		Status: http.StatusUnauthorized, Type: apierror.TypeInvalidRequest, Code: apierror.CodeCredentialInvalid,
-		Message: "this leased key has expired, was revoked, or never was; `vault read <mount>/creds/<virtual key>` makes another",
-	}
 }
 
 // selectRole finds the virtual key, and takes its name out of the model.
@@ -139,12 +155,12 @@ func (c *call) setModel(model string) {
 }
 
 // granted has Vault's word that the token may send this request.
-func (c *call) granted(ctx context.Context, token string) (Caller, *apierror.Error) {
+func (c *call) granted(ctx context.Context, token string) (*grant, *apierror.Error) {
 	q := &question{token: token, source: sourceOf(c.http), method: c.http.Method, path: c.route.below(c.role)}
 	if q.method == http.MethodPost {
 		var err *apierror.Error
 		if q.shown, err = c.body.shown(c.model, c.live.ModelOnly); err != nil {
-			return Caller{}, err
+			return nil, err
 		}
 		if c.body.form != nil {
 			c.askLater(ctx, q)
@@ -152,11 +168,7 @@ func (c *call) granted(ctx context.Context, token string) (Caller, *apierror.Err
 	} else {
 		q.query = c.query
 	}
-	g, err := c.gateway.authorise(ctx, c.live, q)
-	if err != nil {
-		return Caller{}, err
-	}
-	return g.caller, nil
+	return c.gateway.authorise(ctx, c.live, q)
 }
 
 // askLater has Vault judge fields of a form that come after those that it was shown.

@@ -134,19 +134,3 @@ func (c *calls) wait(ctx context.Context) {
 		time.Sleep(2 * time.Millisecond)
 	}
 }
-
-// byteBudget bounds what the bodies of requests hold together.
-type byteBudget struct{ used atomic.Int64 }
-
-// bodyBudget is what the bodies that a gateway holds may take together, in bytes.
-const bodyBudget = 1 << 30
-
-func (b *byteBudget) take(n int64) bool {
-	if b.used.Add(n) > bodyBudget {
-		b.used.Add(-n)
-		return false
-	}
-	return true
-}
-
-func (b *byteBudget) give(n int64) { b.used.Add(-n) }

@@ -82,17 +82,18 @@ func checkOrigin(origin string) error {
 	return nil
 }
 
-// preflight answers a CORS preflight, and says whether r is one. It needs no
-// credential: browsers send none with it. A page that isn't allowed is told
-// nothing. It must come before parseRoute.
-func (c *cors) preflight(w http.ResponseWriter, r *http.Request) bool {
-	if r.Method != http.MethodOptions || len(r.Header["Origin"]) == 0 || r.Header.Get("Access-Control-Request-Method") == "" {
-		return false
-	}
+// isPreflight says whether r is a CORS preflight.
+func isPreflight(r *http.Request) bool {
+	return r.Method == http.MethodOptions && len(r.Header["Origin"]) > 0 && r.Header.Get("Access-Control-Request-Method") != ""
+}
+
+// preflight answers a preflight. It needs no credential: browsers send none with
+// it. A page that isn't allowed is told nothing. It must come before parseRoute.
+func (c *cors) preflight(w http.ResponseWriter, r *http.Request) {
 	allowed := c.allowed(r)
 	if allowed == "" {
 		w.WriteHeader(http.StatusForbidden)
-		return true
+		return
 	}
 	h := w.Header()
 	h.Set("Access-Control-Allow-Origin", allowed)
@@ -103,7 +104,6 @@ func (c *cors) preflight(w http.ResponseWriter, r *http.Request) bool {
 	}
 	h.Set("Access-Control-Max-Age", corsMaxAge)
 	w.WriteHeader(http.StatusNoContent)
-	return true
 }
 
 // apply lets the page that sent r read the answer whose headers h are, if its

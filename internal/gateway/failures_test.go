@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/netip"
+	"sync"
 	"testing"
 	"time"
 
@@ -187,13 +188,113 @@ func TestFailures_SameWrongTokenCountsOnceInTwoSeconds(t *testing.T) {
 
 func TestFailures_WithTTLZeroGuessingIsBoundedTheSame(t *testing.T) {
 	r := newRig(t, func(s *Settings) { s.GrantTTL = 0 })
-	r.vault.token("good", nil)
-	for range maxFailures {
-		wantRefusal(t, r.chat("wrong", hello), 403, apierror.CodePermissionDenied)
+	for i := range maxFailures {
+		wantRefusal(t, r.chat(fmt.Sprint("wrong-", i), hello), 403, apierror.CodePermissionDenied)
 	}
 	wantRefusal(t, r.chat("wrong", hello), 429, apierror.CodeTooManyFailures)
 	if n := r.vault.count(); n != maxFailures {
 		t.Errorf("Vault was asked %d times", n)
+	}
+}
+
+// An app with an old token or leased key, whose many requests come one after another or
+// at once, costs little and keeps nobody out who shares its address.
+func TestFailures_SameWrongCredentialAThousandTimesIsOneGuess(t *testing.T) {
+	for _, ttl := range []time.Duration{0, time.Minute} {
+		for credential, status := range map[string]int{"old": 403, "vk-old": 401} {
+			for _, atOnce := range []int{1, 100} {
+				r := newRig(t, func(s *Settings) { s.GrantTTL = ttl })
+				r.vault.token("fresh", nil)
+				if atOnce > 1 { // for all to ask before the first is refused
+					r.mount.slow = 20 * time.Millisecond
+					r.vault.misbehave(func(http.ResponseWriter, *asked) bool {
+						time.Sleep(20 * time.Millisecond)
+						return false
+					}, nil)
+				}
+				for range 1000 / atOnce {
+					var all sync.WaitGroup
+					for range atOnce {
+						all.Go(func() {
+							if got := r.chat(credential, hello); got.status != status {
+								t.Errorf("TTL %s, %s: got %d %s", ttl, credential, got.status, got.body)
+							}
+						})
+					}
+					all.Wait()
+				}
+				most := atOnce
+				if ttl == 0 { // a changed policy counts at once
+					most += maxFailures
+				}
+				if n := r.vault.count() + r.mount.looked; n > most {
+					t.Errorf("TTL %s, %s, %d at once: Vault or storage was asked %d times", ttl, credential, atOnce, n)
+				}
+				if failed := r.failures.of(testSource); failed != 1 {
+					t.Errorf("TTL %s, %s, %d at once: it counts as %v guesses", ttl, credential, atOnce, failed)
+				}
+				wantOK(t, r.chat("fresh", hello))
+			}
+		}
+	}
+}
+
+// Of many who ask the same at once, the last may come when the first have been refused,
+// and have brought their source to its limit.
+func TestFailures_WhoIsRefusedAlreadyIsToldSoRatherThanToWait(t *testing.T) {
+	r := newRig(t, func(s *Settings) { s.GrantTTL = 0 })
+	for range maxFailures {
+		fail(r.failures, testSource)
+	}
+	live := r.live.Load()
+	q := &question{token: "old", source: netip.MustParseAddr(testSource), method: "POST", path: "proxy/team-a/v1/x", shown: []byte(`{}`)}
+	key := live.key(q)
+	_, err := r.ask(t.Context(), live, q, &key, false)
+	if err == nil || err.Code != apierror.CodeTooManyFailures {
+		t.Fatalf("it got %v", err)
+	}
+	r.grants.refuse(&key, &grant{expires: r.now().Add(refusalTTL), refusal: denied(nil)}, r.now())
+	_, err = r.ask(t.Context(), live, q, &key, false)
+	wantCode(t, err, apierror.CodePermissionDenied)
+}
+
+// of is how many failures count against a source.
+func (f *failures) of(source string) float64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if s, ok := f.sources.Peek(sourceBlock(netip.MustParseAddr(source))); ok {
+		return s.failed
+	}
+	return 0
+}
+
+// Several apps with old keys may be behind one address.
+func TestFailures_OldLeasedKeysThatAreTriedAllTheTimeLeaveTheirAddressRoom(t *testing.T) {
+	r := newRig(t)
+	r.vault.token("fresh", nil)
+	for range 600 { // in 10 minutes
+		for i := range 10 {
+			wantRefusal(t, r.chat(fmt.Sprint("vk-old-", i), hello), 401, apierror.CodeCredentialInvalid)
+		}
+		r.clock.advance(time.Second)
+	}
+	wantOK(t, r.chat("fresh", hello))
+	if n := r.mount.looked; n > 10*11 {
+		t.Errorf("storage was asked %d times", n)
+	}
+}
+
+func TestFailures_NewLeasedKeyWorksAtOnceBesideADeadOne(t *testing.T) {
+	r := newRig(t)
+	wantRefusal(t, r.chat("vk-old", hello), 401, apierror.CodeCredentialInvalid)
+	r.mount.set(func(m *fakeMount) { m.leased["vk-new"] = Lease{Role: "team-a"} })
+	wantOK(t, r.chat("vk-new", hello))
+	wantRefusal(t, r.chat("vk-old", hello), 401, apierror.CodeCredentialInvalid)
+	// From another address the same is another guess.
+	looked := r.mount.looked
+	wantRefusal(t, r.send(from("198.51.100.1:1", chatRequest("vk-old", hello))), 401, apierror.CodeCredentialInvalid)
+	if r.mount.looked != looked+1 {
+		t.Errorf("storage was asked %d times more", r.mount.looked-looked)
 	}
 }
 

@@ -90,7 +90,7 @@ type Gateway struct {
 	tickets  tickets
 	failures *failures
 	known    knownTokens
-	bodies   byteBudget
+	bodies   bodies
 	calls    calls
 }
 
@@ -110,12 +110,12 @@ func New(o Options) *Gateway {
 // ServeHTTP implements http.Handler.
 func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	live := g.live.Load()
-	if live == nil {
-		off().Write(w)
-		return
-	}
 	r = asVaultReads(r)
 	a := newAnswer(w, r, live)
+	if live == nil {
+		a.refuse(off())
+		return
+	}
 	if len(r.TransferEncoding) > 0 {
 		// Had it a Content-Length too, which net/http keeps to itself, something
 		// on the way may have read it otherwise (RFC 9112 §6.1).
@@ -136,7 +136,9 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // serve answers a request, or returns the error that is the answer.
 func (g *Gateway) serve(live *live, a *answer, r *http.Request) *apierror.Error {
-	if live.cors.preflight(a, r) {
+	if isPreflight(r) {
+		a.own()
+		live.cors.preflight(a, r)
 		return nil
 	}
 	rt, err := parseRoute(r, g.mount.Path())
@@ -145,10 +147,11 @@ func (g *Gateway) serve(live *live, a *answer, r *http.Request) *apierror.Error 
 	}
 	switch rt.kind {
 	case kindHealth, kindReady:
+		a.own()
 		g.health(a, r, rt.kind == kindReady)
 		return nil
 	}
-	c := &call{gateway: g, live: live, answer: a, http: r, route: rt}
+	c := &call{gateway: g, live: live, answer: a, http: r, route: rt, share: share{of: &g.bodies}}
 	ctx, err := g.calls.enter(r.Context(), &c.underway, live.MaxStreams)
 	if err != nil {
 		a.Header().Set("Connection", "close")

@@ -86,13 +86,22 @@ func (r *rig) finish(t testing.TB) {
 	defer cancel()
 	r.Close(ctx)
 	until(t, "no request is under way", func() bool { return r.calls.count() == 0 })
-	if used := r.bodies.used.Load(); used != 0 {
-		t.Errorf("%d bytes of the budget for bodies were not given back", used)
-	}
+	r.wantNothingHeld(t, "at the end")
 	r.nonces.mu.Lock()
 	defer r.nonces.mu.Unlock()
 	if n := len(r.nonces.pending); n != 0 {
 		t.Errorf("%d nonces are left", n)
+	}
+}
+
+// wantNothingHeld fails the test if bodies hold anything of their budget.
+func (r *rig) wantNothingHeld(t testing.TB, when string) {
+	t.Helper()
+	b := &r.bodies
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if used := b.used.Load(); used != 0 || b.strangers != 0 || len(b.sources) != 0 {
+		t.Errorf("%s: %d bytes are in use, %d of them by strangers from %v", when, used, b.strangers, b.sources)
 	}
 }
 
@@ -176,6 +185,7 @@ type fakeMount struct {
 	leased  map[string]Lease
 	cached  map[string]bool // leased keys that were found before
 	looked  int             // how often storage was asked for one
+	slow    time.Duration   // how long it takes then
 	storage *apierror.Error // its answer then
 	unknown map[string]bool
 	callers []Caller // whom Request and Prompt were called for
@@ -228,6 +238,9 @@ func (m *fakeMount) LeasedKey(_ context.Context, key string, lookUp bool) (*Leas
 	}
 	if lookUp {
 		m.looked++
+		m.mu.Unlock()
+		time.Sleep(m.slow)
+		m.mu.Lock()
 	}
 	if m.storage != nil {
 		return nil, m.storage

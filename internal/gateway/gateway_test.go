@@ -66,7 +66,7 @@ func TestGateway_EveryRefusalHasATraceAndTheErrorsShape(t *testing.T) {
 	seen := map[string]bool{}
 	for _, req := range []*http.Request{
 		chatRequest("", hello), chatRequest("wrong", hello), chatRequest("tok", "{"), chatRequest("vk-x", hello),
-		request("PUT", chatPath, "tok", hello), request("GET", "/v1/sys/health", "tok", ""), request("GET", "/t/x/y/z", "", ""),
+		request("PUT", "/v1/chat/completions", "tok", hello), request("GET", "/v1/sys/health", "tok", ""), request("GET", "/t/x/y/z", "", ""),
 		request("POST", "/v1/chat/completions", "tok", hello), chatRequest("tok", hello, "Upgrade", "websocket"),
 	} {
 		got := r.send(req)
@@ -78,6 +78,34 @@ func TestGateway_EveryRefusalHasATraceAndTheErrorsShape(t *testing.T) {
 			t.Errorf("the type is %q", got.header.Get("Content-Type"))
 		}
 	}
+}
+
+func TestGateway_EveryAnswerHasATrace(t *testing.T) {
+	r := newRig(t, func(s *Settings) { s.AllowedOrigins = []string{"https://app.example.com"} })
+	r.vault.token("tok", nil)
+	r.mount.set(func(m *fakeMount) { m.prompts = map[string]fakePrompt{"greet": {text: "{}"}} })
+	preflight := func(origin string) *http.Request {
+		return request("OPTIONS", chatPath, "", "", "Origin", origin, "Access-Control-Request-Method", "POST")
+	}
+	check := func(when string, req *http.Request, status int) {
+		t.Helper()
+		if got := r.send(req); got.status != status || len(got.header[relay.TraceHeader]) != 1 || got.header.Get(relay.TraceHeader) == "" {
+			t.Errorf("%s, %s %s: %d, traces %q", when, req.Method, req.URL, got.status, got.header[relay.TraceHeader])
+		}
+	}
+	check("on", chatRequest("tok", hello), 200)
+	check("on", request("POST", "/v1/"+testMount+"prompts/greet/render", "tok", "{}"), 200)
+	check("on", preflight("https://app.example.com"), 204)
+	check("on", preflight("https://evil.example.com"), 403)
+	check("on", request("GET", "/healthz", "", ""), 200)
+	r.Drain(soon)
+	check("draining", chatRequest("tok", hello), 503)
+	check("draining", request("GET", "/readyz", "", ""), 503)
+	if err := r.Apply(nil); err != nil {
+		t.Fatal(err)
+	}
+	check("off", chatRequest("tok", hello), 503)
+	check("off", request("GET", "/readyz", "", ""), 503)
 }
 
 func TestGateway_PagesOfAllowedOriginsMayReadRefusalsAndAnswers(t *testing.T) {

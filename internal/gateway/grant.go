@@ -8,6 +8,7 @@ import (
 	"math"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"vault-plugin-secrets-portkey/internal/apierror"
@@ -24,15 +25,17 @@ type question struct {
 	query string
 }
 
-// grant is Vault's word on a question. It is immutable.
+// grant is Vault's word on a question. It is immutable, but for again.
 type grant struct {
 	caller  Caller
 	session *session
 	expires time.Time
-	// kept says that it may count for other requests too.
+	// kept says that a yes may count for other requests too.
 	kept bool
-	// refusal is the answer if Vault's word is no.
+	// refusal is the answer if Vault's word is no; again is how often Vault was asked
+	// nevertheless.
 	refusal *apierror.Error
+	again   atomic.Int32
 }
 
 // over says whether what was granted has ended: for good, or before the event of
@@ -76,6 +79,32 @@ const knownFor = 10 * time.Minute
 func (g *grants) put(key *digest, v *grant) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	g.set(key, v)
+}
+
+// refuse keeps a refusal, and says whether it is news: of those who have asked the same
+// at once, it is to one.
+func (g *grants) refuse(key *digest, v *grant, now time.Time) (news bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if found := g.byKey[*key]; found != nil && found.refusal != nil && now.Before(found.expires) {
+		return false
+	}
+	g.set(key, v)
+	return true
+}
+
+// refusedOr is the refusal that is kept, else err: of those who have asked the same at
+// once, some may have been refused by now.
+func (g *grants) refusedOr(key *digest, err *apierror.Error, now time.Time) *apierror.Error {
+	if found, _ := g.get(key, now); found != nil && found.refusal != nil {
+		return found.refusal
+	}
+	return err
+}
+
+// set is put. The lock is held.
+func (g *grants) set(key *digest, v *grant) {
 	if g.byKey == nil {
 		g.byKey = map[digest]*grant{}
 	}

@@ -14,18 +14,19 @@ const maxKnown = 100_000
 // digests as of live.caller: their holders aren't guessing, whatever else comes from
 // their address, and may put new questions.
 type knownTokens struct {
-	mu    sync.Mutex
+	mu    sync.RWMutex
 	until map[digest]time.Time
 }
 
 func (k *knownTokens) has(token *digest, now time.Time) bool {
-	k.mu.Lock()
-	defer k.mu.Unlock()
+	k.mu.RLock()
+	defer k.mu.RUnlock()
 	return now.Before(k.until[*token])
 }
 
-// learn notes what Vault has said: a token that is refused isn't known any more.
-func (k *knownTokens) learn(token *digest, yes bool, now time.Time) {
+// learn notes what Vault has said, and what counts until expires: a token that is
+// refused isn't known any more, another for knownFor after that.
+func (k *knownTokens) learn(token *digest, yes bool, expires time.Time) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if !yes {
@@ -42,7 +43,7 @@ func (k *knownTokens) learn(token *digest, yes bool, now time.Time) {
 			}
 		}
 	}
-	k.until[*token] = now.Add(knownFor)
+	k.until[*token] = expires.Add(knownFor)
 }
 
 func (k *knownTokens) sweep(now time.Time) {

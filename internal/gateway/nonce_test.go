@@ -239,7 +239,7 @@ func TestNonce_OfAQuestionGivenUpAfterItsTestimonyLeavesNoSessionWithoutALease(t
 	done := make(chan *apierror.Error, 1)
 	go func() {
 		q := &question{token: "tok", source: netip.MustParseAddr(testSource), method: "POST", path: "proxy/team-a/v1/x", shown: []byte(`{}`)}
-		_, err := r.ask(ctx, r.live.Load(), q, false)
+		_, err := r.ask(ctx, r.live.Load(), q, &digest{}, false)
 		done <- err
 	}()
 	if a := received(t, "the testimony", h.arrived); !a.lease {

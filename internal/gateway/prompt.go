@@ -4,7 +4,6 @@ package gateway
 
 import (
 	"context"
-	"crypto/rand"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -12,7 +11,6 @@ import (
 	"strings"
 
 	"vault-plugin-secrets-portkey/internal/apierror"
-	"vault-plugin-secrets-portkey/internal/relay"
 )
 
 // What can be done with a prompt template, as its path in Vault ends.
@@ -107,11 +105,8 @@ func (c *call) servePrompt(ctx context.Context) *apierror.Error {
 	if err != nil {
 		return err
 	}
-	if held := int64(len(text)); held > 0 {
-		if !c.gateway.bodies.take(held) {
-			return crowded()
-		}
-		c.body.held += held
+	if err := c.share.take(int64(len(text))); err != nil {
+		return err
 	}
 	c.live.cors.apply(c.answer.Header(), c.http)
 	if req == nil {
@@ -159,10 +154,10 @@ func (b *body) fields() map[string]json.RawMessage {
 
 // json writes a whole answer of the gateway's own.
 func (a *answer) json(text []byte) {
+	a.own()
 	h := a.Header()
 	h.Set("Content-Type", "application/json")
 	h.Set("Content-Length", strconv.Itoa(len(text)))
-	h.Set(relay.TraceHeader, rand.Text())
 	a.WriteHeader(http.StatusOK)
 	_, _ = a.Write(text) // a caller that went away can't be told more
 }

@@ -4,11 +4,15 @@ package gateway
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"net/url"
+	"strconv"
 	"strings"
 	"time"
+	"unicode"
 )
 
 // Redirect says which requests on the inline path Vault sends on to the gateway.
@@ -47,34 +51,37 @@ type Settings struct {
 	MaxBodyBytes int64
 	MaxStreams   int
 	// UpstreamTimeout bounds an exchange with the provider, IdleTimeout each wait
-	// in an answer: for the provider, and for the caller to take it.
+	// for it in an answer; the caller has up to twice that to take what is written.
 	UpstreamTimeout, IdleTimeout time.Duration
 }
 
 // live are settings with what is made of them.
 type live struct {
 	Settings
-	seed  [32]byte // of the keys of grants: those of other settings don't count
-	vault *vaultClient
-	cors  *cors
+	seed   [32]byte // of the keys of grants: those of other settings don't count
+	public Place    // zero if PublicURL is empty
+	vault  *vaultClient
+	cors   *cors
 }
 
 // prepare checks all but Listen; the error names the setting that is wrong.
 func (s *Settings) prepare() (*live, error) {
-	if s.PublicURL != "" {
-		if err := checkURL("public_url", s.PublicURL); err != nil {
-			return nil, err
-		}
+	public, err := publicPlace(s.PublicURL)
+	if err != nil {
+		return nil, err
 	}
 	cors, err := newCORS(s.AllowedOrigins)
 	if err != nil {
 		return nil, err
 	}
+	if strings.ContainsFunc(s.VaultNamespace, unicode.IsControl) {
+		return nil, errors.New("vault_namespace: holds a control character, such as a line's end; write the namespace's path alone")
+	}
 	vault, err := newVaultClient(s.VaultAddress, s.VaultCA, s.VaultNamespace)
 	if err != nil {
 		return nil, err
 	}
-	return &live{Settings: *s, seed: secretBytes(), vault: vault, cors: cors}, nil
+	return &live{Settings: *s, seed: secretBytes(), public: public, vault: vault, cors: cors}, nil
 }
 
 // Check returns what is wrong with the settings, nil for nothing.
@@ -86,21 +93,43 @@ func (s *Settings) Check() error {
 	return err
 }
 
+// checkURL takes URLs that stay what they are when a path is written behind them, and
+// in a header.
 func checkURL(field, text string) error {
 	u, err := url.Parse(text)
-	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" || u.User != nil || strings.ContainsAny(text, "?#") {
 		return fmt.Errorf("%s: write a URL such as https://llm.example.com:8300, without user, query or fragment", field)
+	}
+	if strings.ContainsFunc(text, func(r rune) bool { return r <= ' ' || r > '~' }) {
+		return fmt.Errorf("%s: holds a space or a character that isn't ASCII; write a name as DNS has it (xn--…), and a path with %%-escapes", field)
+	}
+	if _, err := strconv.ParseUint(u.Port(), 10, 16); err != nil && u.Port() != "" {
+		return fmt.Errorf("%s: the port isn't a number from 0 to 65535", field)
 	}
 	return nil
 }
 
+// isPlain says whether a URL is one of http.
+func isPlain(text string) bool {
+	scheme, _, _ := strings.Cut(text, ":")
+	return strings.EqualFold(scheme, "http")
+}
+
 // Apply makes the gateway be as s says; nil turns it off. If it fails, all stays as
-// it was. Requests under way go on.
+// it was. Requests under way go on, and a drain stays until the gateway is off.
 func (g *Gateway) Apply(s *Settings) error {
 	if s == nil {
 		g.live.Store(nil)
 		return g.listener.Apply(nil)
 	}
+	return g.ApplyIf(s, func() error { return nil })
+}
+
+// ApplyIf is Apply, but that s counts only if store returns nil, which is called
+// when the gateway listens as s says. If it doesn't, all else has stayed as it was,
+// and the gateway goes back to listening as before, as Start does; the error is
+// store's.
+func (g *Gateway) ApplyIf(s *Settings, store func() error) error {
 	next, err := s.prepare()
 	if err != nil {
 		return err
@@ -108,8 +137,22 @@ func (g *Gateway) Apply(s *Settings) error {
 	if err := g.listener.Apply(&s.Listen); err != nil {
 		return err
 	}
+	if err := store(); err != nil {
+		g.listenAsBefore()
+		return err
+	}
 	g.turnOn(next)
 	return nil
+}
+
+// listenAsBefore makes the listener be as the settings in force say, whose
+// certificate may have expired since they were applied.
+func (g *Gateway) listenAsBefore() {
+	if before := g.live.Load(); before != nil {
+		g.listener.Start(&before.Listen)
+		return
+	}
+	_ = g.listener.Apply(nil) // fails only where it is closed anyway
 }
 
 // Start is Apply at the instance's start: where the address is still in use, it
@@ -126,35 +169,69 @@ func (g *Gateway) Start(s *Settings) error {
 
 // turnOn makes the new settings count. What was granted under others is forgotten.
 func (g *Gateway) turnOn(next *live) {
-	g.live.Store(next)
+	if g.live.Swap(next) == nil { // a drain was of the time before
+		g.Undrain()
+	}
 	g.grants.clear()
-	g.calls.drain(nil)
-	g.listener.SetDraining(false)
 }
 
-// URL is how apps reach the gateway, without a slash at its end; empty while it
-// is off or not listening.
-func (g *Gateway) URL() string {
-	live, status := g.live.Load(), g.listener.Status()
-	if live == nil || status.Address == "" {
-		return ""
+// Place is where apps reach a gateway.
+type Place struct {
+	// URL has no slash at its end; empty while the gateway is off or not listening.
+	URL string
+	// Plain says that it is one of http, Loopback that its host is whichever machine
+	// uses it.
+	Plain, Loopback bool
+	// Assumed says that PublicURL is empty, and URL made of the listener's address.
+	Assumed bool
+}
+
+// OnlyHere says that the URL leads to the gateway from its own machine alone, and
+// that nobody said that this is as it should be.
+func (p Place) OnlyHere() bool { return p.Assumed && p.Loopback }
+
+func publicPlace(text string) (Place, error) {
+	if text == "" {
+		return Place{}, nil
 	}
-	if live.PublicURL != "" {
-		return strings.TrimSuffix(live.PublicURL, "/")
+	if err := checkURL("public_url", text); err != nil {
+		return Place{}, err
 	}
-	scheme := "http"
-	if len(live.Listen.Certificate) > 0 {
-		scheme = "https"
-	}
-	host, port, err := net.SplitHostPort(status.Address)
+	u, err := url.Parse(text)
+	return Place{URL: strings.TrimSuffix(text, "/"), Plain: isPlain(text), Loopback: isLoopback(u.Hostname())}, err
+}
+
+// assumedPlace is that of a listener at address, as bound. One on all addresses is
+// reached at localhost, as is one whose address has a zone, which no URL can hold.
+func assumedPlace(address string, secure bool) Place {
+	host, port, err := net.SplitHostPort(address)
 	if err != nil {
-		return ""
+		return Place{}
 	}
-	if ip := net.ParseIP(host); ip == nil || ip.IsUnspecified() {
+	if ip, err := netip.ParseAddr(host); err != nil || ip.Unmap().IsUnspecified() || ip.Zone() != "" {
 		host = "localhost"
 	}
-	return scheme + "://" + net.JoinHostPort(host, port)
+	scheme := "http"
+	if secure {
+		scheme = "https"
+	}
+	return Place{URL: scheme + "://" + net.JoinHostPort(host, port), Plain: !secure, Loopback: isLoopback(host), Assumed: true}
 }
+
+// Place is where apps reach the gateway now.
+func (g *Gateway) Place() Place {
+	live, status := g.live.Load(), g.listener.Status()
+	if live == nil || status.Address == "" {
+		return Place{}
+	}
+	if live.public.URL != "" {
+		return live.public
+	}
+	return assumedPlace(status.Address, len(live.Listen.Certificate) > 0)
+}
+
+// URL is Place's.
+func (g *Gateway) URL() string { return g.Place().URL }
 
 // Status is what an operator may know of a gateway.
 type Status struct {

@@ -36,6 +36,22 @@ func checkMethod(method string, health bool) *apierror.Error {
 	}
 }
 
+// asVaultReads is a request with POST for PUT where an app of Vault's may send it,
+// which takes the one for the other: its own command line writes by PUT. That is below
+// a mount, and where Vault has redirected to.
+func asVaultReads(r *http.Request) *http.Request {
+	if r.Method != http.MethodPut {
+		return r
+	}
+	below, found := strings.CutPrefix(r.URL.Path, "/v1/")
+	if found && isBelowMount(http.MethodPost, below) || strings.HasPrefix(r.URL.Path, "/t/") {
+		post := *r
+		post.Method = http.MethodPost
+		return &post
+	}
+	return r
+}
+
 // checkUpgrade refuses to change protocols. An offer of h2c is passed over, as
 // RFC 9110 §7.8 lets a server do: Java's HTTP client makes it with every first
 // request and is content with HTTP/1.1.

@@ -4,6 +4,7 @@ package gateway
 
 import (
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"strings"
 	"testing"
@@ -153,4 +154,60 @@ func TestTarget_QueriesThatTwoReadersCouldReadDifferentlyAreRefused(t *testing.T
 			t.Errorf("%q: %v", query, err)
 		}
 	}
+}
+
+// Vault takes PUT for POST, and an app that goes from Vault to the gateway changes only
+// host and port. Providers tell the two apart.
+func TestTarget_PutIsReadAsPostWhereVaultsAppsSendIt(t *testing.T) {
+	for path, want := range map[string]string{
+		chatPath:                               "POST",
+		promptPath:                             "POST",
+		"/v1/another/proxy/a/v1/x":             "POST", // which is told so
+		"/v1/chat/proxy/a/v1/chat/completions": "POST",
+		"/t/ticket/proxy/a/v1/x":               "POST",
+		"/v1/chat/completions":                 "PUT",
+		portkeysPath:                           "PUT",
+		"/v1/files/f":                          "PUT",
+		"/v1/" + testMount + "config":          "PUT",
+		"/v1/proxy/a":                          "PUT",
+		"/proxy/a/v1/x":                        "PUT",
+		"/healthz":                             "PUT",
+		"/":                                    "PUT",
+		"*":                                    "PUT",
+	} {
+		r := httptest.NewRequest("PUT", "/", nil)
+		r.URL.Path = path
+		if got := asVaultReads(r); got.Method != want || got.URL.Path != path || r.Method != "PUT" {
+			t.Errorf("%s: %s", path, got.Method)
+		}
+		for _, method := range []string{"GET", "DELETE", "PATCH"} {
+			r.Method = method
+			if got := asVaultReads(r); got.Method != method {
+				t.Errorf("%s of %s: %s", method, path, got.Method)
+			}
+		}
+	}
+}
+
+func TestTarget_PutOnAMountsPathIsServedAsThePostThatItIsInVault(t *testing.T) {
+	r := newPromptRig(t)
+	for _, path := range []string{chatPath, promptPath} {
+		text := hello
+		if path == promptPath {
+			text = called
+		}
+		wantOK(t, r.send(request("PUT", path, "tok", text)))
+		if got := r.provider.last(t); got.method != "POST" {
+			t.Errorf("%s: the provider got a %s", path, got.method)
+		}
+		if a := r.vault.questions()[r.vault.count()-1]; a.method != "POST" {
+			t.Errorf("%s: Vault was asked about a %s", path, a.method)
+		}
+	}
+	// It is the same question.
+	asked := r.vault.count()
+	if wantOK(t, r.chat("tok", hello)); r.vault.count() != asked {
+		t.Error("Vault was asked again")
+	}
+	wantRefusal(t, r.send(request("PUT", "/v1/files/f", "tok", hello)), 405, apierror.CodeMethodNotAllowed)
 }

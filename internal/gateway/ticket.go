@@ -6,7 +6,6 @@ import (
 	"crypto/sha256"
 	"net/http"
 	"net/url"
-	"strings"
 	"sync"
 	"time"
 
@@ -78,8 +77,11 @@ type Inline struct {
 	// POST as Vault decoded it.
 	Query  string
 	Fields map[string]any
-	// TLS says that the caller is known to have come over TLS.
+	// TLS says that the caller is known to have come over TLS: false for one who came
+	// to a standby, or to a proxy that ends TLS in front of Vault.
 	TLS bool
+	// Remote is the address that Vault takes for the caller's.
+	Remote string
 	Caller
 }
 
@@ -93,9 +95,9 @@ func (g *Gateway) Redirect(r *Inline) string {
 	if stream, _ := r.Fields["stream"].(bool); !stream && live.Redirect != RedirectAll {
 		return ""
 	}
-	base := g.URL()
-	if base == "" || strings.HasPrefix(base, "http:") && (r.TLS || strings.HasPrefix(live.VaultAddress, "https:")) {
-		return "" // never from https to http
+	place := g.Place()
+	if !live.maySend(r, place) {
+		return ""
 	}
 	body, err := canonical(r.Fields)
 	if err != nil {
@@ -109,47 +111,56 @@ func (g *Gateway) Redirect(r *Inline) string {
 	if text == "" {
 		return ""
 	}
-	location := base + "/t/" + text + "/" + (&url.URL{Path: r.Path}).EscapedPath()
+	location := place.URL + "/t/" + text + "/" + (&url.URL{Path: r.Path}).EscapedPath()
 	if query != "" {
 		location += "?" + query
 	}
 	return location
 }
 
-// asVaultReads is a request that may come by redirect, with POST for PUT, which Vault
-// takes for the same: its own command line sends it.
-func asVaultReads(r *http.Request) *http.Request {
-	if r.Method != http.MethodPut || !strings.HasPrefix(r.URL.Path, "/t/") {
-		return r
+// maySend says whether the caller of r may be sent to p.
+func (l *live) maySend(r *Inline, p Place) bool {
+	switch {
+	case p.URL == "":
+		return false
+	case p.OnlyHere() && !isLoopback(r.Remote):
+		return false // the caller would take it for its own machine
+	case !p.Plain:
+		return true
 	}
-	post := *r
-	post.Method = http.MethodPost
-	return &post
+	// Never from https to http. It isn't known of everybody who came over https, so
+	// all that may be plain is what doesn't leave the caller's machine.
+	return p.Loopback && !r.TLS && isPlain(l.VaultAddress)
 }
 
-// redeem returns who came with a ticket for this very request.
-func (g *Gateway) redeem(rt route, method, query string, b *body) (Caller, *apierror.Error) {
+// accept takes the ticket of a request whose body hasn't been read yet. It is used up.
+func (g *Gateway) accept(rt route, method, query string) (*ticket, *apierror.Error) {
 	t := g.tickets.take(rt.ticket, g.now())
 	if t == nil {
-		return Caller{}, badTicket("this ticket has been used, has expired, or never was")
+		return nil, badTicket("this ticket has been used, has expired, or never was")
 	}
 	if t.method != method || t.path != rt.below(rt.role) || t.query != query {
-		return Caller{}, badTicket("this ticket is for another request")
+		return nil, badTicket("this ticket is for another request")
 	}
+	return t, nil
+}
+
+// match says whether the ticket is for this body.
+func (t *ticket) match(b *body) *apierror.Error {
 	var seen digest
 	var err error
 	switch {
 	case b.object != nil:
 		seen, err = canonicalText(b.object.Bytes())
 	case b.upload() != nil:
-		return Caller{}, badTicket("this ticket is for another body")
+		return badTicket("this ticket is for another body")
 	default:
 		seen, err = canonical(nil)
 	}
 	if err != nil || seen != t.body {
-		return Caller{}, badTicket("this ticket is for another body")
+		return badTicket("this ticket is for another body")
 	}
-	return t.caller, nil
+	return nil
 }
 
 func badTicket(why string) *apierror.Error {

@@ -21,7 +21,7 @@ func inline(t testing.TB, body string) *Inline {
 		t.Fatal(err)
 	}
 	return &Inline{
-		Method: http.MethodPost, Path: "proxy/team-a/v1/chat/completions", Fields: fields,
+		Method: http.MethodPost, Path: "proxy/team-a/v1/chat/completions", Fields: fields, Remote: "127.0.0.1",
 		Caller: Caller{Entity: "entity-1", DisplayName: "display-1", Accessor: "accessor-1", Token: "salted-1"},
 	}
 }
@@ -72,7 +72,7 @@ func TestTicket_TakesPutForPostAsVaultDoes(t *testing.T) {
 	}
 	wantRefusal(t, r.send(request("PUT", path, "", streamed)), 403, apierror.CodeTicketInvalid, "used")
 	wantRefusal(t, r.send(request("PATCH", path, "", streamed)), 405, apierror.CodeMethodNotAllowed)
-	wantRefusal(t, r.send(request("PUT", chatPath, "tok", hello)), 405, apierror.CodeMethodNotAllowed)
+	wantRefusal(t, r.send(request("PUT", "/v1/chat/completions", "tok", hello)), 405, apierror.CodeMethodNotAllowed)
 }
 
 func TestTicket_WorksOnceForManyAtOnce(t *testing.T) {
@@ -174,7 +174,7 @@ func TestTicket_TakesTheSpellingThatVaultDidNotSee(t *testing.T) {
 
 func TestTicket_OfAGetIsForItsQuery(t *testing.T) {
 	r := newRig(t, func(s *Settings) { s.Redirect = RedirectAll })
-	i := &Inline{Method: http.MethodGet, Path: "proxy/team-a/v1/files", Query: url.Values{"limit": {"2", "3"}, "after": {"a b"}}.Encode()}
+	i := &Inline{Method: http.MethodGet, Path: "proxy/team-a/v1/files", Remote: "127.0.0.1", Query: url.Values{"limit": {"2", "3"}, "after": {"a b"}}.Encode()}
 	path := ticketPath(t, r, i)
 	wantOK(t, r.send(request("GET", path, "", "")))
 	if got := r.provider.last(t); got.query != "after=a+b&limit=2&limit=3" {
@@ -197,11 +197,8 @@ func TestTicket_OfAGetIsForItsQuery(t *testing.T) {
 // redirects to.
 func TestTicket_OfAGetWithAKeyInItsQueryWorks(t *testing.T) {
 	r := newRig(t, func(s *Settings) { s.Redirect = RedirectAll })
-	i := &Inline{Method: http.MethodGet, Path: "proxy/team-a/v1beta/models", Query: "key=a-vault-token&pageSize=2"}
-	location := r.Redirect(i)
-	if location == "" {
-		return // answered by Vault
-	}
+	i := &Inline{Method: http.MethodGet, Path: "proxy/team-a/v1beta/models", Remote: "127.0.0.1", Query: "key=a-vault-token&pageSize=2"}
+	location := r.URL() + ticketPath(t, r, i)
 	if strings.Contains(location, "a-vault-token") {
 		t.Errorf("the redirect shows the credential: %s", location)
 	}
@@ -260,7 +257,7 @@ func TestTickets_AreBoundedAndSwept(t *testing.T) {
 func TestRedirect_SaysWhichRequestsAreSentOn(t *testing.T) {
 	r := newRig(t)
 	whole := inline(t, strings.Replace(streamed, "true", "false", 1))
-	get := &Inline{Method: http.MethodGet, Path: "proxy/team-a/v1/models"}
+	get := &Inline{Method: http.MethodGet, Path: "proxy/team-a/v1/models", Remote: "127.0.0.1"}
 	for name, c := range map[string]struct {
 		redirect         Redirect
 		public, vault    string
@@ -275,6 +272,15 @@ func TestRedirect_SaysWhichRequestsAreSentOn(t *testing.T) {
 		"from https to https":         {RedirectAll, "https://llm.example.com", "https://vault.example.com", true, true, true, true},
 		"from https to a public http": {RedirectAll, "http://llm.example.com", "", true, false, false, false},
 		"from http to https":          {RedirectStream, "https://llm.example.com/", "", false, true, false, false},
+		// A standby doesn't pass on that a caller came over https.
+		"to a public http":           {RedirectAll, "http://llm.example.com", "", false, false, false, false},
+		"to a public HTTP":           {RedirectAll, "HTTP://llm.example.com", "", false, false, false, false},
+		"to a network's http":        {RedirectAll, "http://10.0.0.5:8300", "", false, false, false, false},
+		"to what looks like here":    {RedirectAll, "http://127.0.0.1.example.com", "", false, false, false, false},
+		"to localhost over http":     {RedirectAll, "http://localhost:8300", "", false, true, true, true},
+		"to ::1 over http":           {RedirectAll, "http://[::1]:8300/base", "", false, true, true, true},
+		"from https to localhost":    {RedirectAll, "http://localhost:8300", "", true, false, false, false},
+		"Vault's HTTPS to localhost": {RedirectAll, "http://localhost:8300", "HTTPS://vault.example.com", false, false, false, false},
 	} {
 		r.apply(t, func(s *Settings) {
 			s.Redirect, s.PublicURL, s.VaultAddress = c.redirect, c.public, r.vault.server.URL
@@ -294,6 +300,70 @@ func TestRedirect_SaysWhichRequestsAreSentOn(t *testing.T) {
 			if location != "" && !strings.HasPrefix(location, r.URL()+"/t/") {
 				t.Errorf("%s: sent to %q", name, location)
 			}
+		}
+	}
+}
+
+// Where nobody has said how apps reach it, a gateway on loopback or on all addresses
+// is assumed to be at localhost, which for a caller elsewhere is another machine.
+func TestRedirect_SendsNobodyToTheirOwnMachine(t *testing.T) {
+	here := []string{"127.0.0.1", "127.8.9.10", "::1", "::ffff:127.0.0.1"}
+	elsewhere := []string{"10.0.0.5", "192.0.2.7", "2001:db8::1", "fe80::1", "::ffff:10.0.0.5", "0.0.0.0", "", "127.0.0.1:4711", "@"}
+	certificate := issue(t, 1, nil)
+	r := newRig(t)
+	for name, c := range map[string]struct {
+		address, public string
+		secure          bool
+		elsewhere       bool // those are sent on too
+	}{
+		"loopback":                {"127.0.0.1:0", "", false, false},
+		"loopback, TLS":           {"127.0.0.1:0", "", true, false},
+		"all addresses":           {":0", "", false, false},
+		"all addresses, TLS":      {":0", "", true, false},
+		"all of IPv4, TLS":        {"0.0.0.0:0", "", true, false},
+		"all, and said":           {":0", "https://llm.example.com", true, true},
+		"loopback, and said":      {"127.0.0.1:0", "https://llm.example.com", false, true},
+		"said that it's loopback": {"127.0.0.1:0", "http://localhost:8300", false, true},
+	} {
+		r.apply(t, func(s *Settings) {
+			s.Listen.Address, s.PublicURL, s.Listen.PlainHTTP = c.address, c.public, true
+			s.Listen.Certificate, s.Listen.Key = nil, nil
+			if c.secure {
+				certificate.in(&s.Listen)
+			}
+		})
+		for remotes, want := range map[*[]string]bool{&here: true, &elsewhere: c.elsewhere} {
+			for _, remote := range *remotes {
+				i := inline(t, streamed)
+				i.Remote = remote
+				if location := r.Redirect(i); (location != "") != want {
+					t.Errorf("%s: a caller from %q is sent to %q", name, remote, location)
+				}
+			}
+		}
+		if got := r.Place().OnlyHere(); got == c.elsewhere {
+			t.Errorf("%s: %+v is good on this machine alone: %t", name, r.Place(), got)
+		}
+	}
+}
+
+// A gateway on one address of a network is reached there by everybody.
+func TestPlace_AnAddressOfANetworkIsEverybodys(t *testing.T) {
+	for _, c := range []struct {
+		address string
+		secure  bool
+		want    Place
+	}{
+		{"10.0.0.5:8300", true, Place{URL: "https://10.0.0.5:8300", Assumed: true}},
+		{"10.0.0.5:8300", false, Place{URL: "http://10.0.0.5:8300", Assumed: true, Plain: true}},
+		{"[2001:db8::1]:8300", true, Place{URL: "https://[2001:db8::1]:8300", Assumed: true}},
+		{"[::]:8300", true, Place{URL: "https://localhost:8300", Assumed: true, Loopback: true}},
+		{"0.0.0.0:8300", false, Place{URL: "http://localhost:8300", Assumed: true, Plain: true, Loopback: true}},
+		{"[::1]:8300", true, Place{URL: "https://[::1]:8300", Assumed: true, Loopback: true}},
+		{"[fe80::1%eth0]:8300", true, Place{URL: "https://localhost:8300", Assumed: true, Loopback: true}},
+	} {
+		if got := assumedPlace(c.address, c.secure); got != c.want {
+			t.Errorf("%s: %+v, want %+v", c.address, got, c.want)
 		}
 	}
 }

@@ -55,6 +55,7 @@ func (v *vaultClient) close() { v.transport.CloseIdleConnections() }
 type vaultAnswer struct {
 	status     int
 	errors     []string
+	code       string // of an error of the plugin's
 	retryAfter time.Duration
 }
 
@@ -91,9 +92,12 @@ func (v *vaultClient) ask(ctx context.Context, method, path, token string, sourc
 	if a.status >= http.StatusMultipleChoices {
 		var said struct {
 			Errors []string `json:"errors"`
+			Error  struct {
+				Code string `json:"code"`
+			} `json:"error"`
 		}
 		if json.Unmarshal(text, &said) == nil {
-			a.errors = said.Errors
+			a.errors, a.code = said.Errors, said.Error.Code
 		}
 	}
 	return a, nil

@@ -103,6 +103,8 @@ type answerWriter struct {
 	mu    sync.Mutex  // held to write to w, while something may wait
 	timer *time.Timer // flushes what waits; nil if nothing has waited yet
 	waits bool
+
+	flushed bool // at least the header
 }
 
 // mayHold says whether the header may wait for more of the body.
@@ -124,6 +126,9 @@ func (a *answerWriter) last(p []byte) *apierror.Error {
 	a.whole = true
 	if a.begun {
 		a.stopWaiting()
+		if a.flush && !a.flushed { // net/http would take it for an answer without a trailer
+			a.flushNow()
+		}
 		a.flush = false // net/http does, with the end
 		if err := a.pass(p); err != nil {
 			return err
@@ -189,7 +194,7 @@ func (a *answerWriter) flushWaiting() {
 	defer a.mu.Unlock()
 	if a.waits {
 		a.waits = false
-		flush(a.w)
+		a.flushNow()
 	}
 }
 
@@ -227,9 +232,14 @@ func (a *answerWriter) write(p []byte) *apierror.Error {
 	case a.over:
 		a.flushSoon()
 	default:
-		flush(a.w)
+		a.flushNow()
 	}
 	return nil
+}
+
+func (a *answerWriter) flushNow() {
+	a.flushed = true
+	flush(a.w)
 }
 
 // flush sends what was written to the caller at once, where the door can.

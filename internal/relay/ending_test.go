@@ -4,14 +4,18 @@ package relay
 
 import (
 	"bytes"
+	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"testing"
+	"testing/iotest"
 	"testing/synctest"
 	"time"
 
+	"vault-plugin-secrets-portkey/internal/apierror"
 	"vault-plugin-secrets-portkey/internal/ledger"
 )
 
@@ -184,6 +188,64 @@ func TestStream_LastEventGoesOutWithTheEndOrSoon(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// wired is an Answer of a real server.
+type wired struct {
+	http.ResponseWriter
+	t *testing.T
+}
+
+func (s wired) Abort(*apierror.Error) { s.t.Error("aborted") }
+func (s wired) Flush()                { s.ResponseWriter.(http.Flusher).Flush() }
+
+// A stream that is there at once says what it used, in a trailer as any other.
+func TestStream_ThatComesAtOnceHasItsTrailer(t *testing.T) {
+	const whole = chunkText + chunkStop + chunkUsage + chunkDone
+	for name, parts := range map[string][]string{
+		"with its end":        {whole},
+		"before its end":      {whole, ""},
+		"event by event":      {chunkText, chunkStop, chunkUsage, chunkDone},
+		"its beginning first": {chunkText, chunkStop + chunkUsage + chunkDone},
+	} {
+		for _, http2 := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, HTTP/2 %t", name, http2), func(t *testing.T) {
+				provider := script(func(r *http.Request) (*http.Response, error) {
+					received(r)
+					from, to := io.Pipe()
+					go func() {
+						for _, part := range parts {
+							_, _ = io.WriteString(to, part)
+						}
+						_ = to.Close()
+					}()
+					body := io.ReadCloser(from)
+					if len(parts) == 1 {
+						body = io.NopCloser(iotest.DataErrReader(strings.NewReader(whole)))
+					}
+					return &http.Response{StatusCode: 200, ContentLength: -1, Header: http.Header{"Content-Type": {streamType}}, Body: body}, nil
+				})
+				req := chatRequest(t, chatAsked)
+				server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+					settled(t.Context(), t, provider, wired{w, t}, req)
+				}))
+				server.EnableHTTP2 = http2
+				server.StartTLS()
+				defer server.Close()
+				resp, err := server.Client().Get(server.URL)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer func() { _ = resp.Body.Close() }()
+				if text, err := io.ReadAll(resp.Body); err != nil || string(text) != whole {
+					t.Errorf("it said %q, %v", text, err)
+				}
+				if resp.Trailer.Get(UsageHeader) == "" || resp.Trailer.Get(CostHeader) == "" || (resp.ProtoMajor == 2) != http2 {
+					t.Errorf("%s: the trailer is %v", resp.Proto, resp.Trailer)
+				}
+			})
+		}
 	}
 }
 

@@ -44,6 +44,7 @@ func NewStreamTransport(sandbox http.RoundTripper) *http.Transport {
 		MaxIdleConns:          4096,
 		MaxIdleConnsPerHost:   1024,
 		IdleConnTimeout:       90 * time.Second,
+		ReadBufferSize:        2 << 10, // an event is read at once, as most answers' headers are
 		WriteBufferSize:       2 << 10, // it has no use any more while the answer streams
 	}
 	t.RegisterProtocol("sandbox", sandbox)

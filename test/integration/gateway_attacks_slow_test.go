@@ -71,6 +71,10 @@ func (a *attacked) slowness(t *testing.T) {
 		{"headers, one after another", 5, a.line("POST", a.chatAt("open"))[:40], "X: " + strings.Repeat("a", 1000), 10*time.Second + noise},
 		{"no body", 5, a.line("POST", a.chatAt("open"), "Content-Length: 1000"), "", 30*time.Second + noise},
 		{"a body, byte by byte", 5, a.line("POST", a.chatAt("open"), "Content-Length: 1000") + usualBody[:10], strings.Repeat(" ", 1000), 60*time.Second + noise},
+		{"a body without a credential, byte by byte", 5, a.anonymous("Content-Length: 1000") + usualBody[:10], strings.Repeat(" ", 1000), 5*time.Second + noise},
+		{"chunks without a credential, byte by byte", 5, a.anonymous("Transfer-Encoding: chunked"), strings.Repeat("1\r\n \r\n", 1000), 5*time.Second + noise},
+		{"a body for nobody, byte by byte", 5, a.line("POST", "/v1/sys/health", "Content-Length: 1000"), strings.Repeat(" ", 1000), 5*time.Second + noise},
+		{"no body of a health check", 5, a.line("GET", "/healthz", "Content-Length: 1000"), "", 5*time.Second + noise},
 		{"chunks, byte by byte", 5, a.line("POST", a.chatAt("open"), "Transfer-Encoding: chunked"), strings.Repeat("1\r\n \r\n", 1000), 60*time.Second + noise},
 		{"reads no answer", 2, a.posting(a.chatAt("open"), `{"model":"up-big:16000000","messages":[]}`), "", 2*time.Second + 2*noise},
 		{"reads no stream", 2, a.posting(a.chatAt("open"), `{"model":"up-big:16000000","stream":true,"messages":[]}`), "", 2*time.Second + 2*noise},
@@ -107,6 +111,11 @@ func (a *attacked) slowness(t *testing.T) {
 			wantCompletion(t, post(t, client, a.chatOf("open"), hello("up-ok")))
 		}
 	}
+}
+
+// anonymous is line for a chat without a credential.
+func (a *attacked) anonymous(more ...string) string {
+	return strings.Replace(a.line("POST", a.chatAt("open"), more...), "X-Vault-Token: "+a.token+"\r\n", "", 1)
 }
 
 // connections are those open at the gateway.

@@ -92,7 +92,7 @@ func framedRequests() map[string]framed {
 		// A request without a body that brings one: it isn't the next request.
 		"GET with a request as its body": {"GETHEADContent-Length: SMUGGLEDLENGTH\r\n\r\nSMUGGLED", []int{400}, 0, "open"},
 		"GET with chunks":                {"GETHEADTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", []int{400}, 0, ""},
-		"no credential, but a body":      {"NOBODYHEADContent-Length: SMUGGLEDLENGTH\r\n\r\nSMUGGLED", []int{400}, 0, "open"},
+		"no credential, but a body":      {"NOBODYHEADContent-Length: SMUGGLEDLENGTH\r\n\r\nSMUGGLED", []int{401}, 0, "open"},
 		"longer than its length":         {"HEADContent-Length: LENGTH\r\n\r\nBODYgarbage\r\n\r\n", []int{200, 400}, 1, "closed"},
 		"a next one without credential":  {"HEADContent-Length: LENGTH\r\n\r\nBODYPOST CHATSHUT HTTP/1.1\r\nHost: x\r\nContent-Length: LENGTH\r\n\r\nBODY", []int{200, 401}, 1, "open"},
 		"HTTP/1.0 with chunks":           {"OLDHEADTransfer-Encoding: chunked\r\n\r\n" + body + "SMUGGLED", []int{400}, 0, "closed"},

@@ -32,7 +32,7 @@ func (a *attacked) targets(t *testing.T) {
 		"a star":                   {a.line("OPTIONS", "*"), 405},
 		"a star, with GET":         {a.line("GET", "*"), 400},
 		"OPTIONS":                  {a.line("OPTIONS", get), 405},
-		"HEAD":                     {a.line("PUT", get), 405},
+		"PUT":                      {a.line("PUT", "/v1/models"), 405},
 		"PATCH":                    {a.line("PATCH", get), 405},
 		"LIST":                     {a.line("LIST", get), 405},
 		"a method in small":        {a.line("get", get), 405},

@@ -114,7 +114,7 @@ func (a *answerRig) traces(t *testing.T) {
 		http.StatusBadRequest:           a.from.json(t, a.proxied("headers", chatRoute), []byte("[]")),
 		http.StatusForbidden:            a.from.json(t, a.proxied("another", chatRoute), []byte(`{"model":"m"}`)),
 		http.StatusNotFound:             a.from.do(t, http.MethodGet, "/v1/sys/health", nil, nil),
-		http.StatusMethodNotAllowed:     a.from.do(t, http.MethodPut, a.proxied("headers", chatRoute), nil, strings.NewReader("{}")),
+		http.StatusMethodNotAllowed:     a.from.do(t, http.MethodPatch, a.proxied("headers", chatRoute), nil, strings.NewReader("{}")),
 		http.StatusUnsupportedMediaType: a.from.do(t, http.MethodPost, a.proxied("headers", chatRoute), http.Header{"Content-Encoding": {"gzip"}}, strings.NewReader("{}")),
 	} {
 		trace := got.Header.Get(traceHeader)

@@ -20,13 +20,18 @@ import (
 
 // at asks the gateway itself, and returns the status; 0 for no answer.
 func (g *gatewayDoor) at(ctx context.Context, path string) int {
+	return statusOf(ctx, g.told.to, g.url+path)
+}
+
+// statusOf gets a URL and returns the status; 0 for no answer.
+func statusOf(ctx context.Context, by http.RoundTripper, url string) int {
 	ctx, cancel := context.WithTimeout(ctx, attempt)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, g.url+path, nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return 0
 	}
-	resp, err := g.told.to.RoundTrip(req)
+	resp, err := by.RoundTrip(req)
 	if err != nil {
 		return 0
 	}
@@ -212,15 +217,15 @@ func (v *virtual) wantServed(t *testing.T, c *vaulttest.Client) {
 	}
 }
 
-// wantClosed fails the test unless the gateway refuses these clients, whom it has
-// served before, with 503, and sends nothing to the provider. It may be called from
+// wantClosed fails the test unless the gateway whose address these clients know, and
+// which has served them before, refuses them with 503, and sends nothing to the provider. It may be called from
 // any goroutine.
 func (v *virtual) wantClosed(t *testing.T, clients []*vaulttest.Client) {
 	t.Helper()
 	unasked(t, v.up, func() {
 		var asking sync.WaitGroup
 		asking.Go(func() {
-			if status := v.gateway.at(t.Context(), "/readyz"); status != http.StatusServiceUnavailable {
+			if status := statusOf(t.Context(), clients[0].HTTP.Transport, clients[0].Addr+"/readyz"); status != http.StatusServiceUnavailable {
 				t.Errorf("/readyz of a gateway that may not act says %d", status)
 			}
 		})

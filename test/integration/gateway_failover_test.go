@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//go:build integration
+//go:build integration && linux
 
 package integration_test
 
@@ -8,179 +8,268 @@ import (
 	"context"
 	"fmt"
 	"net/http"
-	"os"
-	"path/filepath"
-	"slices"
-	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"vault-plugin-secrets-portkey/test/vaulttest"
 )
 
+const (
+	// freshness is for how long a gateway takes requests after Vault's storage last
+	// confirmed that it may.
+	freshness = 5 * time.Second
+	// slack is what a busy machine may add until a request that was let in is at the
+	// provider.
+	slack = 5 * time.Second
+	// resumption is how long apps may be without service when the leader is lost: an
+	// election, and the start of the mount and its plugin, on a busy machine.
+	resumption = time.Minute
+	// appTimeout is how long an app waits for an answer before it tries another address.
+	appTimeout = 5 * time.Second
+)
+
 // TestGatewayFailover: the leader of three nodes is lost in every way while callers
-// use the gateway. They are served again, by the gateway of the next leader; limits
-// hold as over any crash; and a node that isn't active takes no requests.
+// use the gateway at three addresses. They are served again, by the gateway of the next
+// leader; limits hold as over any crash; the old leader's gateway lets nobody in any
+// more, though it is asked all the time; and one of a standby takes no connections.
 func TestGatewayFailover(t *testing.T) {
 	t.Parallel()
-	r := startGatewayRig(t, vaulttest.Options{Mode: vaulttest.Raft, Nodes: 3}, nil)
+	c := startCluster(t)
 	for i := range rounds(1, 5) {
-		name := func(what string) string { return fmt.Sprintf("%s-%d", what, i) }
-		t.Run(name("SteppedDown"), func(t *testing.T) {
-			r.lose(t, name("stepped-down"), func(*vaulttest.Node) { r.vault.StepDown(t) })
-		})
-		t.Run(name("Killed"), func(t *testing.T) {
-			r.lose(t, name("killed"), func(old *vaulttest.Node) {
-				old.Kill()
-				eventually(t, "its plugin to end", func() bool { return len(old.PluginPIDs()) == 0 })
-			}).Restart(t)
-		})
-		t.Run(name("CutOff"), func(t *testing.T) { r.loseAlive(t, name("cut-off"), true) })
-		if soaking() { // else a single node is, in TestGatewayCrash
-			t.Run(name("Paused"), func(t *testing.T) { r.loseAlive(t, name("paused"), false) })
-		}
-	}
-}
-
-// lose has the leader be lost under load, and returns it. how loses it.
-func (r *rig) lose(t *testing.T, name string, how func(old *vaulttest.Node)) *vaulttest.Node {
-	t.Helper()
-	old := r.vault.Leader(t)
-	r.wantServedBy(t, old)
-	r.crash(t, name, r.part(), func(*virtual) {
-		began := time.Now()
-		how(old)
-		leader := r.vault.Leader(t)
-		r.wantServedBy(t, leader)
-		t.Logf("%s serves %v after %s began to be lost", leader, time.Since(began), old)
-	})
-	return old
-}
-
-// loseAlive has a leader be lost whose gateway lives on: cut off from the others
-// while it runs, or stopped first. Callers whom it knows keep asking it.
-func (r *rig) loseAlive(t *testing.T, name string, running bool) {
-	t.Helper()
-	v := r.limited(t, name+"-probe", "usd=10/month")
-	callers := v.clients(t, 2, attempt)
-	r.gateway.awaitReady(t)
-	for _, c := range callers {
-		v.wantServed(t, c)
-	}
-	r.lose(t, name, func(old *vaulttest.Node) {
-		defer r.vault.Rejoin(t, old)
-		if running {
-			r.vault.CutOff(t, old)
-			t.Logf("%s leads after %s was cut off", r.vault.Leader(t), old)
-		} else {
-			v.pauseLeader(t, old, callers)
-		}
-		v.wantShut(t, old, callers)
-	})
-	v.wantCovered(t, 1, len(callers))
-}
-
-// pauseLeader stops the leader's Vault, then has it wake up cut off from the others,
-// where it takes itself for the leader. In between its gateway lives and refuses all.
-func (v *virtual) pauseLeader(t *testing.T, old *vaulttest.Node, callers []*vaulttest.Client) {
-	t.Helper()
-	old.Pause(t)
-	paused := time.Now()
-	t.Logf("%s leads after %s was paused", v.vault.Leader(t), old)
-	// The address is the old one's still: on machines of their own the two would
-	// be at it at the same time.
-	if pids := v.gateway.listeners(t); pids != nil && !slices.Equal(pids, old.PluginPIDs()) {
-		t.Errorf("the processes %v listen while %s is paused, expected %v", pids, old, old.PluginPIDs())
-	}
-	// What it let in just before arrives a moment later.
-	time.Sleep(7*time.Second - time.Since(paused))
-	v.up.WaitIdle(t)
-	v.wantClosed(t, callers)
-	v.vault.CutOff(t, old)
-	old.Continue(t)
-}
-
-// wantShut sends requests to the gateway of a node that was the leader and reaches
-// no other, until it closes, as it does once the node knows that it lost. What it
-// lets through before, the new leader counts already.
-func (v *virtual) wantShut(t *testing.T, old *vaulttest.Node, callers []*vaulttest.Client) {
-	t.Helper()
-	before := v.up.Received()
-	eventually(t, "the gateway of the old leader to close", func() bool {
-		ours := old.PluginPIDs()
-		listens := v.gateway.listeners(t)
-		if listens == nil || !slices.ContainsFunc(listens, func(pid int) bool { return slices.Contains(ours, pid) }) {
-			return len(ours) == 0
-		}
-		var asking sync.WaitGroup
-		for _, c := range callers {
-			asking.Go(func() {
-				ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-				defer cancel()
-				// How it fails is Vault's affair.
-				_, _ = c.Do(ctx, http.MethodPost, chatPath(mount, v.name), probe(true))
+		for _, l := range []loss{
+			{name: "SteppedDown", begin: func(t *testing.T, _ *vaulttest.Node) { c.vault.StepDown(t) }},
+			{
+				name:  "Killed",
+				begin: func(_ *testing.T, old *vaulttest.Node) { old.Kill() },
+				end:   func(t *testing.T, old *vaulttest.Node) { old.Restart(t) },
+			},
+			{name: "CutOff", begin: c.cutOff, end: c.rejoin},
+			// Vault stops and its gateway lives on. Then it wakes up cut off from the
+			// others, where it takes itself for the leader.
+			{
+				name:  "Paused",
+				begin: func(t *testing.T, old *vaulttest.Node) { old.Pause(t) },
+				wake: func(t *testing.T, old *vaulttest.Node) {
+					c.cutOff(t, old)
+					old.Continue(t)
+				},
+				end: c.rejoin,
+			},
+		} {
+			t.Run(fmt.Sprintf("%s-%d", l.name, i), func(t *testing.T) {
+				c.lose(t, fmt.Sprintf("%s-%d", strings.ToLower(l.name), i), l)
 			})
 		}
-		asking.Wait()
-		return false
-	})
-	v.up.WaitIdle(t)
-	t.Logf("until it closed, the old leader's gateway let %d requests through", v.up.Received()-before)
-}
-
-// wantServedBy waits until the gateway is ready, and fails the test unless it is
-// this node's, and no other process listens at its address.
-func (r *rig) wantServedBy(t *testing.T, leader *vaulttest.Node) {
-	t.Helper()
-	r.gateway.awaitReady(t)
-	if pids := r.gateway.listeners(t); pids != nil && !slices.Equal(pids, leader.PluginPIDs()) {
-		t.Errorf("the processes %v listen, and %s, which leads, has %v", pids, leader, leader.PluginPIDs())
 	}
 }
 
-// listeners are the plugins, of all nodes, that listen at the gateway's address. It
-// is nil where the system doesn't say: outside Linux.
-func (g *gatewayDoor) listeners(t *testing.T) []int {
+func (c *cluster) cutOff(t *testing.T, n *vaulttest.Node) { c.vault.CutOff(t, n) }
+func (c *cluster) rejoin(t *testing.T, n *vaulttest.Node) { c.vault.Rejoin(t, n) }
+
+// loss is how a leader is lost.
+type loss struct {
+	name string
+	// begin loses it.
+	begin func(t *testing.T, old *vaulttest.Node)
+	// wake has one whose gateway outlives its leadership find out; nil if it finds out
+	// by itself.
+	wake func(t *testing.T, old *vaulttest.Node)
+	// end has it be a standby; nil if it is one.
+	end func(t *testing.T, old *vaulttest.Node)
+}
+
+// lose has the leader be lost under load.
+func (c *cluster) lose(t *testing.T, name string, how loss) {
+	old := c.vault.Leader(t)
+	c.gateway.awaitReady(t)
+	c.wantOpenOnlyAt(t, old)
+	app := c.limited(t, name+"-app", "usd=10/month")
+	apps := app.clients(t, 2, appTimeout)
+	for _, a := range apps {
+		app.awaitServed(t, a)
+	}
+	c.crash(t, name, c.part(), func(*virtual) {
+		asked := c.keepAsking(t, name, old)
+		began := time.Now()
+		how.begin(t, old)
+		leader := c.vault.Leader(t)
+		eventually(t, "the next leader's gateway to be ready", func() bool {
+			return statusOf(t.Context(), c.fronts[leader].http, "http://"+c.fronts[leader].host+"/readyz") == http.StatusOK
+		})
+		for _, a := range apps { // they know three addresses
+			app.awaitServed(t, a)
+		}
+		took := time.Since(began)
+		t.Logf("%s serves %v after %s began to be lost", leader, took, old)
+		if took > resumption {
+			t.Errorf("apps were without service for %v, at most %v is expected", took, resumption)
+		}
+
+		asked.untilClosed(t, began, how.wake != nil)
+		if how.wake != nil {
+			asked.wantClosed(t)
+			woken := time.Now()
+			how.wake(t, old)
+			asked.untilClosed(t, woken, false)
+		}
+		asked.stop()
+		if how.end != nil {
+			how.end(t, old)
+		}
+		asked.wantAccounted(t)
+		c.wantOpenOnlyAt(t, leader)
+	})
+}
+
+// awaitServed waits until a caller is served, who tries again.
+func (v *virtual) awaitServed(t *testing.T, caller *vaulttest.Client) {
 	t.Helper()
-	_, port, _ := strings.Cut(g.addr, ":")
-	number, err := strconv.Atoi(port)
+	for end := time.Now().Add(resumption); ; time.Sleep(20 * time.Millisecond) {
+		resp, err := caller.Do(t.Context(), http.MethodPost, chatPath(mount, v.name), probe(true))
+		if err == nil && resp.Status == http.StatusOK {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("a caller of %s isn't served for %v; last: %v, %v", caller.Addr, resumption, resp, err)
+		}
+	}
+}
+
+// asked is a gateway whose node loses its leadership, and callers who know its address
+// alone and whom it knows. It is the only one that sends the provider of their virtual
+// keys anything.
+type asked struct {
+	*cluster
+	old     *vaulttest.Node
+	keys    []*virtual // with limits, and without
+	callers [][]*vaulttest.Client
+	stop    func() // ends the asking, and waits for it
+}
+
+// keepAsking asks a gateway all the time, with Vault tokens and leased keys.
+func (c *cluster) keepAsking(t *testing.T, name string, old *vaulttest.Node) *asked {
+	t.Helper()
+	a := &asked{cluster: c, old: old, keys: []*virtual{
+		c.limited(t, name+"-asked", "usd=10/month"), c.virtual(t, name+"-asked-without-limits", nil),
+	}}
+	ctx, cancel := contextOf(t)
+	var asking sync.WaitGroup
+	a.stop = func() { cancel(); asking.Wait() }
+	var served atomic.Int64
+	for _, v := range a.keys {
+		var callers []*vaulttest.Client
+		for _, app := range v.clients(t, 2, attempt) {
+			caller := c.at(old, app)
+			v.awaitServed(t, caller)
+			callers = append(callers, caller)
+			asking.Go(func() {
+				for ctx.Err() == nil {
+					call, done := context.WithTimeout(ctx, time.Second)
+					// How it fails is Vault's affair.
+					resp, err := caller.Do(call, http.MethodPost, chatPath(mount, v.name), probe(true))
+					done()
+					if err == nil && resp.Status == http.StatusOK {
+						served.Add(1)
+					}
+					time.Sleep(20 * time.Millisecond)
+				}
+			})
+		}
+		a.callers = append(a.callers, callers)
+	}
+	eventually(t, "the leader to serve those who keep asking", func() bool { return served.Load() > 20 })
+	return a
+}
+
+// untilClosed waits until the gateway has closed, or, if that isn't expected yet, long
+// enough to see whether it lets anybody in. It fails the test if a request was at the
+// provider later than it may have been let in.
+func (a *asked) untilClosed(t *testing.T, lost time.Time, stays bool) {
+	t.Helper()
+	const last = freshness + slack
+	wait := last + 3*time.Second // in which it could go wrong
+	if stays {
+		time.Sleep(wait - time.Since(lost))
+		if ports := a.ports(t, a.old); len(ports) != 1 {
+			t.Errorf("%s listens at %v, so that nothing was seen of a gateway that lives on", a.old, ports)
+		}
+	} else {
+		for len(a.ports(t, a.old)) > 0 && time.Since(lost) < wait {
+			time.Sleep(50 * time.Millisecond)
+		}
+		if ports := a.ports(t, a.old); len(ports) > 0 {
+			t.Errorf("%s still listens at %v, %v after it was lost", a.old, ports, time.Since(lost))
+		}
+	}
+	for _, v := range a.keys {
+		late, latest, number := 0, time.Duration(0), 0
+		for _, at := range v.up.Arrivals() {
+			since := at.Sub(lost)
+			if since <= 0 {
+				continue
+			}
+			latest = max(latest, since)
+			if number++; since > last {
+				late++
+			}
+		}
+		t.Logf("%s: the lost leader's gateway let %d requests through, the last %v after the loss", v.name, number, latest)
+		if late > 0 {
+			t.Errorf("%s: %d requests were at the provider more than %v after %s was lost, the last after %v", v.name, late, last, a.old, latest)
+		}
+	}
+}
+
+// wantClosed fails the test unless the gateway, which is still there, refuses all.
+func (a *asked) wantClosed(t *testing.T) {
+	t.Helper()
+	for i, v := range a.keys {
+		v.wantClosed(t, a.callers[i])
+	}
+}
+
+// wantAccounted fails the test unless the next leader counts what the lost one let
+// through.
+func (a *asked) wantAccounted(t *testing.T) {
+	t.Helper()
+	a.keys[0].wantCovered(t, 1, len(a.callers[0]))
+}
+
+// ports is where a node's gateway listens; none if it doesn't.
+func (c *cluster) ports(t *testing.T, n *vaulttest.Node) []int {
+	t.Helper()
+	ports, err := gatewayPorts(n)
 	if err != nil {
 		t.Fatal(err)
 	}
-	sockets, err := listening(number)
-	if err != nil {
-		t.Logf("nobody says who listens: %v", err)
-		return nil
-	}
-	pids := []int{}
-	for _, pid := range g.vault.PluginPIDs() {
-		files, _ := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", pid)) // none, if it has just ended
-		if slices.ContainsFunc(files, func(file string) bool {
-			to, _ := os.Readlink(file)
-			return slices.Contains(sockets, to)
-		}) {
-			pids = append(pids, pid)
-		}
-	}
-	return pids
+	return ports
 }
 
-// listening returns the sockets that listen at a port, as links in /proc/<pid>/fd
-// name them (https://docs.kernel.org/networking/proc_net_tcp.html).
-func listening(port int) (sockets []string, err error) {
-	for _, file := range []string{"/proc/net/tcp", "/proc/net/tcp6"} {
-		text, err := os.ReadFile(file)
-		if err != nil {
-			return nil, err
+// wantOpenOnlyAt fails the test unless this node's gateway is open, and those of the
+// others take no connections, whoever comes.
+func (c *cluster) wantOpenOnlyAt(t *testing.T, leader *vaulttest.Node) {
+	t.Helper()
+	v := c.virtual(t, fmt.Sprintf("open-%d", time.Now().UnixNano()), nil)
+	for _, n := range c.vault.Nodes() {
+		if n == leader {
+			if ports := c.ports(t, n); len(ports) != 1 {
+				t.Errorf("%s leads and listens at %v", n, ports)
+			}
+			continue
 		}
-		for line := range strings.Lines(string(text)) {
-			const listen = "0A"
-			if f := strings.Fields(line); len(f) > 9 && strings.HasSuffix(f[1], fmt.Sprintf(":%04X", port)) && f[3] == listen {
-				sockets = append(sockets, "socket:["+f[9]+"]")
+		if ports := c.ports(t, n); len(ports) > 0 {
+			t.Errorf("%s doesn't lead and listens at %v", n, ports)
+		}
+		for _, app := range v.clients(t, 2, attempt) {
+			if resp, err := c.at(n, app).Do(t.Context(), http.MethodPost, chatPath(mount, v.name), probe(false)); err == nil {
+				t.Errorf("%s doesn't lead and answers %s", n, resp)
 			}
 		}
 	}
-	return sockets, nil
+	if n := v.up.Received(); n > 0 {
+		t.Errorf("gateways of standbys let %d requests through", n)
+	}
 }

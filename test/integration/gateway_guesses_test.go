@@ -30,6 +30,7 @@ func TestGateway_GuessingIsSlowAndNoLoadOnVault(t *testing.T) {
 	})
 	t.Run("TwoHundredAtOnce", n.atOnce)
 	t.Run("OneWrongTokenAgainAndAgain", n.stubborn)
+	t.Run("OneDeadCredentialLeavesItsAddressAlone", n.dead)
 	t.Run("LeasedKeysAreNotLookedUpInStorage", n.storage)
 	t.Run("WhoeverWasLetInIsHeardStillWhenTheGrantIsOver", n.neighbours)
 }
@@ -135,6 +136,39 @@ func (n *guessTests) stubborn(t *testing.T) {
 	})
 	if got, most := n.tap.count()-asked, 1+int(time.Since(began)/(2*time.Second)); got > most {
 		t.Errorf("for one wrong token Vault was asked %d times, expected up to %d", got, most)
+	}
+}
+
+// dead: an app goes on with a leased key whose lease has ended, or with a token that was
+// revoked, while Vault's yes is kept or never. Others behind its address are new.
+func (n *guessTests) dead(t *testing.T) {
+	defer n.open(t, map[string]any{"vault_address": n.tap.url, "grant_ttl": "1h"})
+	sources := &sources{n: 4000}
+	for _, ttl := range []string{"0", "1h"} {
+		n.open(t, map[string]any{"vault_address": n.tap.url, "grant_ttl": ttl})
+		answer := n.root.Read(t, n.mount+"/creds/demo")
+		key, _ := answer.Data()["api_key"].(string)
+		n.root.Write(t, "sys/leases/revoke", map[string]any{"lease_id": answer.JSON()["lease_id"], "sync": true})
+		token := n.token(t, "demo")
+		n.root.Write(t, "auth/token/revoke", map[string]any{"token": token})
+		for credential, status := range map[string]int{key: http.StatusUnauthorized, token: http.StatusForbidden} {
+			source := sources.next()
+			c := from(t, source, n.url, credential)
+			began, asked := time.Now(), n.tap.count()
+			unasked(t, n.up, func() {
+				for range 200 {
+					wantStatus(t, post(t, c, n.chatOf("demo"), hello("up-ok")), status)
+				}
+			})
+			most := 1 + int(time.Since(began)/(2*time.Second))
+			if ttl == "0" { // a changed policy counts at once, but Vault isn't asked for ever
+				most *= 21
+			}
+			if got := n.tap.count() - asked; got > most {
+				t.Errorf("TTL %s, %.3s…: Vault was asked %d times, expected up to %d", ttl, credential, got, most)
+			}
+			wantCompletion(t, post(t, from(t, source, n.url, n.token(t, "demo")), n.chatOf("demo"), hello("up-ok")))
+		}
 	}
 }
 

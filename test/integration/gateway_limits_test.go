@@ -7,6 +7,7 @@ package integration_test
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -17,6 +18,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -26,16 +28,15 @@ import (
 // gatewayDoor is the way to a rig's virtual keys by the gateway.
 type gatewayDoor struct {
 	*gatewayRig
-	addr string // host:port, the same over restarts
+	addr string // host:port, the same over restarts, unless settings name another
 	told *told
 }
 
 // startGatewayRig is startRig with the gateway on, and callers going there: half of
 // them with Vault tokens, half with leased keys.
 //
-// Three nodes on one machine share one address: config/gateway names one anyway,
-// and whichever node acts for the mount listens there. They ask Vault by a load
-// balancer, which is where vault_address points in such a cluster.
+// Three nodes ask Vault by a load balancer, which is where vault_address points in such
+// a cluster. Their callers know three addresses: see startCluster.
 func startGatewayRig(t *testing.T, o vaulttest.Options, settings map[string]any) *rig {
 	t.Helper()
 	believing := vaulttest.FreeAddr(t)
@@ -55,23 +56,44 @@ func startGatewayRig(t *testing.T, o vaulttest.Options, settings map[string]any)
 	return r
 }
 
-// balanced is the URL of a load balancer before the active node.
+// balanced is the URL of a load balancer before the active node, which asks every node
+// for its health a few times a second.
 func balanced(t *testing.T, v *vaulttest.Vault) string {
 	t.Helper()
-	c := v.Balanced("", attempt)
-	to, err := url.Parse(c.Addr)
-	if err != nil {
-		t.Fatal(err)
+	var active atomic.Pointer[url.URL]
+	for _, n := range v.Nodes() {
+		to, err := url.Parse(n.Addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		active.CompareAndSwap(nil, to)
+		ctx, stop := contextOf(t)
+		var asking sync.WaitGroup
+		asking.Go(func() {
+			for ctx.Err() == nil {
+				call, cancel := context.WithTimeout(ctx, time.Second)
+				if resp, err := n.Client("").Do(call, http.MethodGet, "sys/health", nil); err == nil && resp.Status == http.StatusOK {
+					active.Store(to)
+				}
+				cancel()
+				time.Sleep(200 * time.Millisecond)
+			}
+		})
+		t.Cleanup(func() { stop(); asking.Wait() })
 	}
+	transport := &http.Transport{MaxIdleConnsPerHost: 256}
 	proxy := &httputil.ReverseProxy{
-		Transport: c.HTTP.Transport,
-		Rewrite:   func(r *httputil.ProxyRequest) { r.SetURL(to) },
+		Transport: transport,
+		Rewrite:   func(r *httputil.ProxyRequest) { r.SetURL(active.Load()) },
 		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, _ error) {
 			w.WriteHeader(http.StatusBadGateway) // no news where nodes are killed
 		},
 	}
 	server := httptest.NewServer(proxy)
-	t.Cleanup(server.Close)
+	t.Cleanup(func() {
+		server.Close()
+		transport.CloseIdleConnections()
+	})
 	return server.URL
 }
 

@@ -32,6 +32,8 @@ func TestGateway_TicketLetsOneIdenticalRequestIn(t *testing.T) {
 	t.Run("UsedAtOnceCountsOnce", n.atOnce)
 	t.Run("RefusedByVaultGivesNone", n.refused)
 	t.Run("WrappedAnswersAreNotRedirected", n.wrapped)
+	t.Run("NobodyIsSentToTheirOwnMachine", n.elsewhere)
+	t.Run("NobodyIsSentToAPublicURLOfPlainHTTP", n.plain)
 	t.Run("ExpiredIsRefused", func(t *testing.T) {
 		time.Sleep(time.Until(made.Add(10*time.Second + 500*time.Millisecond)))
 		n.wantUseless(t, old, errand{})
@@ -230,4 +232,63 @@ func (n *ticketTests) wrapped(t *testing.T) {
 	if wrap, _ := resp.JSON()["wrap_info"].(map[string]any); resp.Status != http.StatusOK || fmt.Sprint(wrap["token"]) == "" {
 		t.Errorf("a wrapped answer is %s", resp)
 	}
+}
+
+// askFrom sends an errand to the listener of Vault's that believes where it comes from,
+// and returns where it is sent on to; empty if it is answered.
+func (n *ticketTests) askFrom(t *testing.T, source string) (to string) {
+	t.Helper()
+	e := errand{body: hello("up-ok"), header: http.Header{"X-Forwarded-For": {source}}}.complete()
+	resp := e.send(t, from(t, "127.0.0.1", n.believing, n.token), n.chatOf("mine"))
+	if to = resp.Header.Get("Location"); to == "" {
+		wantStatus(t, resp, http.StatusOK)
+	}
+	return to
+}
+
+// warnings are those that a write of the gateway's settings answers with.
+func (n *ticketTests) warnings(t *testing.T, settings map[string]any) string {
+	t.Helper()
+	return fmt.Sprint(n.root.Write(t, n.mount+"/config/gateway", settings).JSON()["warnings"])
+}
+
+// elsewhere: the gateway is on loopback, and nobody has said how apps reach it.
+func (n *ticketTests) elsewhere(t *testing.T) {
+	for source, sent := range map[string]bool{"127.0.0.1": true, "127.0.0.2": true, "10.1.2.3": false, "192.0.2.9": false, "2001:db8::1": false} {
+		to := n.askFrom(t, source)
+		if (to != "") != sent || sent && !strings.HasPrefix(to, n.url+"/t/") {
+			t.Errorf("a caller from %s is sent to %q", source, to)
+		}
+	}
+	said := n.warnings(t, map[string]any{"public_url": ""})
+	if !strings.Contains(said, "public_url is empty, and "+n.url+" leads to the gateway from Vault's own machine alone") {
+		t.Errorf("the write warns of %s", said)
+	}
+	n.vault.Policy(t, "leases", fmt.Sprintf("path %q { capabilities = [\"read\"] }", n.mount+"/creds/mine"))
+	lease := n.atVault(t, n.vault.Token(t, "leases")).Read(t, n.mount+"/creds/mine")
+	if said := fmt.Sprint(lease.JSON()["warnings"]); lease.Data()["base_url"] != n.url+"/v1" || !strings.Contains(said, "public_url=") {
+		t.Errorf("a leased key's base_url is %v, with the warnings %s", lease.Data()["base_url"], said)
+	}
+	if said := n.warnings(t, map[string]any{"public_url": "https://llm.example.com"}); strings.Contains(said, "public_url") {
+		t.Errorf("the write warns of %s", said)
+	}
+	for _, source := range []string{"127.0.0.1", "10.1.2.3"} {
+		if to := n.askFrom(t, source); !strings.HasPrefix(to, "https://llm.example.com/t/") {
+			t.Errorf("a caller from %s is sent to %q", source, to)
+		}
+	}
+	n.open(t, map[string]any{"public_url": ""})
+}
+
+// plain: a caller over https may have come to a standby, which doesn't say so.
+func (n *ticketTests) plain(t *testing.T) {
+	if said := n.warnings(t, map[string]any{"public_url": "http://llm.example.com"}); !strings.Contains(said, "no caller of Vault is sent to a gateway on http") {
+		t.Errorf("the write warns of %s", said)
+	}
+	for _, source := range []string{"127.0.0.1", "10.1.2.3"} {
+		if to := n.askFrom(t, source); to != "" {
+			t.Errorf("a caller from %s is sent to %q", source, to)
+		}
+	}
+	n.open(t, map[string]any{"public_url": ""})
 }
