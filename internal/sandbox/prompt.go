@@ -3,12 +3,14 @@
 package sandbox
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/json"
 	"hash"
 	"reflect"
 	"strconv"
+	"unicode/utf8"
 )
 
 // What a prompt's tokens are counted as, beside its text.
@@ -90,7 +92,9 @@ func (c *content) UnmarshalJSON(b []byte) error {
 		return nil
 	case '"':
 		c.given = true
-		if err := json.Unmarshal(b, &c.digest); err != nil {
+		if bytes.IndexByte(b, '\\') < 0 && utf8.Valid(b) { // encoding/json has checked the rest
+			c.digest = string(b[1 : len(b)-1])
+		} else if err := json.Unmarshal(b, &c.digest); err != nil {
 			return err
 		}
 		c.tokens = tokensOf(len(c.digest))
