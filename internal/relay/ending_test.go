@@ -191,6 +191,35 @@ func TestStream_LastEventGoesOutWithTheEndOrSoon(t *testing.T) {
 	}
 }
 
+// toTheEnd is a body whose last part comes with its end.
+type toTheEnd []string
+
+func (b *toTheEnd) Read(p []byte) (int, error) {
+	n := copy(p, (*b)[0])
+	if *b = (*b)[1:]; len(*b) == 0 {
+		return n, io.EOF
+	}
+	return n, nil
+}
+
+func (b *toTheEnd) Close() error { return nil }
+
+// What comes with a stream's end goes out with it, also where the stream says nothing
+// of its being over.
+func TestStream_BytesThatComeWithTheEndGoOutWithIt(t *testing.T) {
+	w := &flushes{recorder: newRecorder(), began: time.Now()}
+	provider := script(func(r *http.Request) (*http.Response, error) {
+		received(r)
+		return &http.Response{
+			StatusCode: 200, ContentLength: -1, Header: http.Header{"Content-Type": {streamType}}, Body: &toTheEnd{chunkText, chunkText, chunkStop},
+		}, nil
+	})
+	settled(t.Context(), t, provider, w, chatRequest(t, chatAsked))
+	if want := []string{chunkText, chunkText + chunkText}; !slices.Equal(w.sent, want) || w.Body.String() != chunkText+chunkText+chunkStop {
+		t.Errorf("flushed %q, of %q", w.sent, w.Body)
+	}
+}
+
 // wired is an Answer of a real server.
 type wired struct {
 	http.ResponseWriter

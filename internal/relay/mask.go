@@ -137,7 +137,7 @@ func (r *maskReader) Read(p []byte) (int, error) {
 		}
 		r.carry = append(r.carry[:0], p[n-hold:n]...)
 		if n -= hold; n > 0 {
-			return n, nil
+			return n, r.ended
 		}
 	}
 	return 0, r.ended
