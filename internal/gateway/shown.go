@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
-	"unicode/utf8"
 
 	"vault-plugin-secrets-portkey/internal/apierror"
 	"vault-plugin-secrets-portkey/internal/relay"
@@ -24,7 +23,7 @@ const maxShown = 1 << 20
 func (b *body) shown(model string, modelOnly bool) ([]byte, *apierror.Error) {
 	s := shownObject{text: append(make([]byte, 0, 256), '{'), modelOnly: modelOnly}
 	if model != "" {
-		s.add([]byte("model"), appendKey(nil, []byte(model)), true)
+		s.add([]byte("model"), wire.AppendString(nil, model), true)
 	}
 	switch {
 	case b.object != nil:
@@ -75,7 +74,7 @@ func (s *shownObject) add(key, value []byte, always bool) {
 	if len(s.text) > 1 {
 		s.text = append(s.text, ',')
 	}
-	s.text = appendKey(s.text, key)
+	s.text = wire.AppendString(s.text, key)
 	s.text = append(append(s.text, ':'), value...)
 }
 
@@ -88,17 +87,6 @@ func respelt(value []byte) []byte {
 	}
 	value, _ = json.Marshal(text) // strings always marshal
 	return value
-}
-
-// appendKey appends a JSON string.
-func appendKey(text, key []byte) []byte {
-	for _, c := range key {
-		if c < ' ' || c == '"' || c == '\\' || c >= utf8.RuneSelf {
-			quoted, _ := json.Marshal(string(key)) // strings always marshal
-			return append(text, quoted...)
-		}
-	}
-	return append(append(append(text, '"'), key...), '"')
 }
 
 // fields adds the fields of a form. One that is repeated is like a list.

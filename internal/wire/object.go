@@ -159,7 +159,7 @@ func (o *Object) Bytes() []byte {
 		if i > 0 || len(o.members) > 0 {
 			out = append(out, ',')
 		}
-		out = append(append(appendString(out, o.added[i].key), ':'), o.added[i].value...)
+		out = append(append(AppendString(out, o.added[i].key), ':'), o.added[i].value...)
 	}
 	return append(out, o.text[o.close:]...)
 }
@@ -199,11 +199,11 @@ func isASCII(b []byte) bool {
 	return true
 }
 
-// appendString appends a JSON string.
-func appendString(text []byte, s string) []byte {
+// AppendString appends s as a JSON string.
+func AppendString[T string | []byte](text []byte, s T) []byte {
 	for i := range len(s) {
 		if c := s[i]; c < ' ' || c == '"' || c == '\\' || c >= utf8.RuneSelf {
-			quoted, _ := json.Marshal(s) // strings always marshal
+			quoted, _ := json.Marshal(string(s)) // strings always marshal
 			return append(text, quoted...)
 		}
 	}
