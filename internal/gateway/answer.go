@@ -4,7 +4,10 @@ package gateway
 
 import (
 	"crypto/rand"
+	"errors"
 	"net/http"
+	"os"
+	"sync"
 	"time"
 
 	"vault-plugin-secrets-portkey/internal/apierror"
@@ -21,7 +24,8 @@ type answer struct {
 	status  int           // 0 until it is written
 	begun   bool          // a part of the body was written
 	broken  bool          // what was written isn't the whole answer
-	reading bool          // the request's body is being read, or was
+	body    *bodyReader   // the request's body, if it is being read, or was
+	upload  bool          // the provider reads it, and may answer before it has all of it
 }
 
 // How long an answer of the gateway's own waits for the caller: for what net/http reads
@@ -30,6 +34,14 @@ type answer struct {
 const (
 	unreadPatience = 5 * time.Second
 	offPatience    = 10 * time.Second
+)
+
+// For how long the rest of a body is read when the answer has been written: of an upload
+// that Vault has let in, of others for unreadPatience, and of any until none of it comes
+// for a while.
+const (
+	uploadPatience = 30 * time.Second
+	lingerPause    = 2 * time.Second
 )
 
 var (
@@ -51,6 +63,11 @@ func (a *answer) Header() http.Header { return a.w.Header() }
 
 // WriteHeader implements http.ResponseWriter.
 func (a *answer) WriteHeader(status int) {
+	if a.upload && a.request.ProtoMajor == 1 && !a.body.whole() {
+		// Else net/http would read the rest itself before the answer, wait for it, and
+		// close the body; nor may it be read as the next request.
+		a.Header().Set("Connection", "close")
+	}
 	a.status = status
 	a.w.WriteHeader(status)
 }
@@ -95,7 +112,7 @@ func (a *answer) own() {
 	if a.Header().Get(relay.TraceHeader) == "" {
 		a.Header().Set(relay.TraceHeader, rand.Text())
 	}
-	if !a.reading && a.request.ContentLength != 0 {
+	if a.body == nil && a.request.ContentLength != 0 {
 		_ = a.control.SetReadDeadline(time.Now().Add(unreadPatience)) // until net/http sets that of the next request
 	}
 	a.extend()
@@ -106,6 +123,40 @@ func (a *answer) refuse(err *apierror.Error) {
 	a.own()
 	err.Write(a.w)
 }
+
+// linger reads what is left of the request's body when the answer has been written, and
+// drops it. Apps that send all of a file before they look at the answer, or that give up
+// at the first error of sending (Node's fetch), would otherwise find a broken connection
+// in place of a refusal. Only HTTP/1 has no other way to end a body.
+func (a *answer) linger() {
+	r := a.request
+	if a.broken || r.ProtoMajor != 1 || r.ContentLength == 0 || r.Body == nil || a.body == nil && r.Header.Get("Expect") != "" || a.body.done() {
+		return
+	}
+	_ = a.control.Flush()
+	most := unreadPatience
+	if a.upload {
+		most = uploadPatience
+	}
+	buf := copyBuffers.Get().(*[]byte)
+	defer copyBuffers.Put(buf)
+	now := time.Now()
+	for end := now.Add(most); now.Before(end); now = time.Now() {
+		if a.control.SetReadDeadline(now.Add(lingerPause)) != nil {
+			return // a test's connection that can't
+		}
+		switch _, err := r.Body.Read(*buf); {
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			return // nor does net/http wait for more then
+		case err != nil: // such as its end
+			_ = a.control.SetReadDeadline(time.Time{})
+			return
+		}
+	}
+	_ = a.control.SetReadDeadline(now)
+}
+
+var copyBuffers = sync.Pool{New: func() any { b := make([]byte, 32<<10); return &b }}
 
 // end must be the last call. It breaks the connection if the caller could take what
 // was written for the whole answer.

@@ -3,6 +3,7 @@
 package gateway
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -22,24 +23,34 @@ type body struct {
 	object *wire.Object
 	form   *wire.Form
 	opaque io.Reader
-	length int64 // of a form or of what is opaque; -1 if unknown
+	length int64       // of a form or of what is opaque; -1 if unknown
+	in     *bodyReader // nil for none
 	// model is the one that the body names, empty for none.
 	model string
 	// later are the fields of a form that came after those that Vault was shown;
 	// ask asks Vault again with them.
 	later []wire.FormField
 	ask   func() *apierror.Error
+	stop  context.CancelFunc // ends an ask
 }
 
 // upload is the body for the relay, nil if it is JSON or nothing.
 func (b *body) upload() *relay.Upload {
 	switch {
 	case b.form != nil:
-		return &relay.Upload{Body: formReader{b.form}, Length: b.length, Model: b.model}
+		return &relay.Upload{Body: formReader{b.form}, Length: b.length, Model: b.model, Interrupt: b.interrupt}
 	case b.opaque != nil:
-		return &relay.Upload{Body: b.opaque, Length: b.length}
+		return &relay.Upload{Body: b.opaque, Length: b.length, Interrupt: b.interrupt}
 	}
 	return nil
+}
+
+// interrupt ends a wait for more of an upload, or for Vault's word on it.
+func (b *body) interrupt() {
+	b.in.interrupt()
+	if b.stop != nil {
+		b.stop()
+	}
 }
 
 // opaqueTypes are the media types whose bodies go on unread. JSON in another
@@ -73,6 +84,7 @@ func (c *call) read() *apierror.Error {
 		return unsupported("the request has more than one Content-Type; readers could disagree on its body")
 	}
 	in := &bodyReader{from: r.Body, call: c, holding: true}
+	c.body.in = in
 	in.start()
 	mediaType, refusal := mediaTypeOf(r.Header.Get("Content-Type"))
 	if refusal != nil {

@@ -5,6 +5,7 @@ package gateway
 import (
 	"errors"
 	"io"
+	"sync"
 	"time"
 )
 
@@ -16,7 +17,8 @@ const (
 )
 
 // bodyReader reads a request's body, within bounds of size, and of the speed and the
-// share of what all bodies hold that its sender has.
+// share of what all bodies hold that its sender has. One goroutine at a time reads;
+// others may meanwhile call interrupt and whole.
 type bodyReader struct {
 	from    io.Reader
 	call    *call
@@ -24,12 +26,16 @@ type bodyReader struct {
 	n       int64
 	began   time.Time
 	set     time.Time // when the deadline was last set
-	ended   bool
+
+	mu          sync.Mutex // held while a deadline is set
+	ended       bool       // all has been read
+	failed      bool       // it broke off
+	interrupted bool
 }
 
 // start gives the body its first deadline.
 func (b *bodyReader) start() {
-	b.call.answer.reading = true
+	b.call.answer.body = b
 	b.began = time.Now()
 	b.extend(b.began)
 }
@@ -44,15 +50,56 @@ func (b *bodyReader) extend(now time.Time) {
 	if pause := now.Add(bodyPause); pause.Before(deadline) {
 		deadline = pause
 	}
-	_ = b.call.answer.control.SetReadDeadline(deadline) // a connection that can't is a test's
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !b.interrupted {
+		b.deadline(deadline)
+	}
+}
+
+// deadline sets the deadline of reads. The lock is held.
+func (b *bodyReader) deadline(t time.Time) {
+	_ = b.call.answer.control.SetReadDeadline(t) // a connection that can't is a test's
 }
 
 // finish takes the deadline away, once the body has been read.
 func (b *bodyReader) finish() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	if !b.ended {
 		b.ended = true
-		_ = b.call.answer.control.SetReadDeadline(time.Time{})
+		if !b.interrupted {
+			b.deadline(time.Time{})
+		}
 	}
+}
+
+// interrupt gives a read that waits, and those to come, no more than lingerPause. What
+// breaks off a chunked body can't be read any more, so a sender who sends isn't cut off.
+func (b *bodyReader) interrupt() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !b.ended {
+		b.interrupted = true
+		b.deadline(time.Now().Add(lingerPause))
+	}
+}
+
+// whole says whether all was read, and the connection can be used again.
+func (b *bodyReader) whole() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.ended && !b.interrupted
+}
+
+// done says whether there is nothing more of the body to come.
+func (b *bodyReader) done() bool {
+	if b == nil {
+		return false
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.ended || b.failed && !b.interrupted
 }
 
 // Read implements io.Reader.
@@ -70,8 +117,13 @@ func (b *bodyReader) Read(p []byte) (int, error) {
 		}
 		b.extend(time.Now())
 	}
-	if errors.Is(err, io.EOF) {
+	switch {
+	case errors.Is(err, io.EOF):
 		b.finish()
+	case err != nil:
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		b.failed = true
 	}
 	return n, err
 }

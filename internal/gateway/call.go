@@ -37,7 +37,12 @@ type call struct {
 }
 
 // release gives back what the call held.
-func (c *call) release() { c.share.release() }
+func (c *call) release() {
+	if c.body.stop != nil {
+		c.body.stop()
+	}
+	c.share.release()
+}
 
 func (c *call) serve(ctx context.Context) *apierror.Error {
 	c.query = withoutCredentials(c.http.URL.RawQuery)
@@ -60,6 +65,9 @@ func (c *call) serve(ctx context.Context) *apierror.Error {
 	}
 	req.Method, req.Path, req.RawQuery, req.Header = c.http.Method, c.route.path, c.query, c.http.Header
 	req.Object, req.Upload = c.body.object, c.body.upload()
+	if req.Upload != nil {
+		c.answer.upload = true
+	}
 	req.Timeout, req.Idle, req.Cancel = c.live.UpstreamTimeout, c.live.IdleTimeout, c.cancel
 	c.live.cors.apply(c.answer.Header(), c.http)
 	c.gateway.relay.Serve(ctx, c.answer, req)
@@ -173,6 +181,7 @@ func (c *call) granted(ctx context.Context, token string) (*grant, *apierror.Err
 
 // askLater has Vault judge fields of a form that come after those that it was shown.
 func (c *call) askLater(ctx context.Context, q *question) {
+	ctx, c.body.stop = context.WithCancel(ctx)
 	c.body.ask = func() *apierror.Error {
 		again := *q
 		var err *apierror.Error

@@ -131,6 +131,7 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 		a.refuse(err)
 	}
+	a.linger()
 	a.end()
 }
 

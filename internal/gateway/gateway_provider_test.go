@@ -17,6 +17,7 @@ type fakeProvider struct {
 	mu     sync.Mutex
 	got    []sent
 	answer http.HandlerFunc
+	first  http.HandlerFunc // answers before anything of the body is read
 }
 
 // sent is a request that reached the provider.
@@ -36,6 +37,13 @@ func newFakeProvider(t testing.TB) *fakeProvider {
 }
 
 func (p *fakeProvider) serve(w http.ResponseWriter, r *http.Request) {
+	p.mu.Lock()
+	first := p.first
+	p.mu.Unlock()
+	if first != nil {
+		first(w, r)
+		return
+	}
 	body, err := io.ReadAll(r.Body)
 	p.mu.Lock()
 	p.got = append(p.got, sent{r.Method, r.URL.EscapedPath(), r.URL.RawQuery, string(body), r.Header.Clone(), err})
@@ -54,6 +62,13 @@ func (p *fakeProvider) answers(f http.HandlerFunc) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.answer = f
+}
+
+// early says that the provider does this from now on, and reads no body before.
+func (p *fakeProvider) early(f http.HandlerFunc) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.first = f
 }
 
 func (p *fakeProvider) requests() []sent {

@@ -93,6 +93,7 @@ type exchange struct {
 	otherPrices []*price.Match
 
 	admitted  bool        // past every check
+	upload    *sentUpload // nil for none
 	sent      atomic.Bool // the provider may have the whole request
 	trace     httptrace.ClientTrace
 	watch     watch

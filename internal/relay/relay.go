@@ -109,9 +109,13 @@ type Request struct {
 // Upload is a body that goes to the provider as it is read, such as a form with
 // files. Its media type is the Content-Type of Request.Header.
 type Upload struct {
-	// Body is read once, from its beginning. If its error is an
-	// *apierror.Error, that is the answer.
+	// Body is read once, from its beginning, and not after Serve. If its error is an
+	// *apierror.Error, that is the answer, unless one has begun.
 	Body io.Reader
+	// Interrupt, if given, makes a Read of Body that waits for more return soon. It is
+	// called when the exchange ends before all of Body was read, as it may: a provider
+	// that refuses a request need not read it. It must not block.
+	Interrupt func()
 	// Length is its length in bytes, -1 if that isn't known.
 	Length int64
 	// Model is the one that it names; empty for none.
@@ -253,11 +257,16 @@ func (r *Relay) relay(ctx context.Context, w Answer, x *exchange) *apierror.Erro
 	x.watch.start(x.req.Timeout, x.req.Idle, endpoint.URL.Host, cancel)
 	defer x.watch.stop()
 	resp, err := r.send(ctx, x, endpoint, payload)
+	defer func() { _ = x.upload.end() }()
 	if err != nil {
 		return err
 	}
 	defer func() { _ = resp.Body.Close() }()
-	return x.copyAnswer(ctx, w, resp)
+	err = x.copyAnswer(ctx, w, resp)
+	if verdict := x.upload.end(); err != nil && verdict != nil {
+		return verdict
+	}
+	return err
 }
 
 // CloseIdleConnections closes connections to providers that no request is on.

@@ -14,6 +14,7 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -71,7 +72,8 @@ func (r *Relay) send(ctx context.Context, x *exchange, endpoint *provider.Endpoi
 	}
 	if upload := req.Upload; upload != nil {
 		up.ContentLength = upload.Length
-		up.Body = &sentUpload{from: upload.Body, left: upload.Length, sent: &x.sent}
+		x.upload = newSentUpload(ctx, upload, &x.sent)
+		up.Body = x.upload
 	} else if body != nil {
 		ctx = x.setBody(ctx, up, body, r.traced)
 		up.Header["Content-Type"] = jsonContent
@@ -92,8 +94,7 @@ func (r *Relay) send(ctx context.Context, x *exchange, endpoint *provider.Endpoi
 		if up.Body == nil && !neverConnected(err) {
 			x.sent.Store(true) // there was no more of it than its head
 		}
-		var verdict *apierror.Error
-		if errors.As(err, &verdict) { // the door's, while it read the upload
+		if verdict := x.upload.end(); verdict != nil {
 			return nil, verdict
 		}
 		return nil, upstreamError(ctx, endpoint.URL.Host, err)
@@ -183,21 +184,51 @@ func (b *sentBody) WriteTo(w io.Writer) (int64, error) {
 // Close implements io.Closer.
 func (b *sentBody) Close() error { return nil }
 
-// sentUpload is sentBody for an upload, of which left bytes are still to come; -1
-// if that isn't known.
+// errUploadOver is what the transport reads of an upload when the exchange is over.
+var errUploadOver = errors.New("the exchange is over")
+
+// sentUpload is sentBody for an upload. Providers may answer before they have all of it,
+// and the transport may still read it when it has returned (http.RoundTripper).
 type sentUpload struct {
-	from io.Reader
-	left int64
-	sent *atomic.Bool
+	upload *Upload
+	sent   *atomic.Bool
+
+	mu   sync.Mutex // held while the door's body is read
+	left int64      // bytes still to come, -1 if that isn't known
+	err  error      // of a body that was read to its end
+	over bool
+	stop func() bool // ends the watch for ctx
 }
 
-// Read implements io.Reader.
+// newSentUpload returns a body whose reader doesn't wait longer than until ctx ends: the
+// transport would wait for it.
+func newSentUpload(ctx context.Context, upload *Upload, sent *atomic.Bool) *sentUpload {
+	b := &sentUpload{upload: upload, left: upload.Length, sent: sent}
+	b.stop = context.AfterFunc(ctx, b.interrupt)
+	return b
+}
+
+// Read implements io.Reader. At the end it reads no more of the door's body: transports
+// look for bytes behind it, when the door may have closed it already.
 func (b *sentUpload) Read(p []byte) (int, error) {
-	n, err := b.from.Read(p)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	switch {
+	case b.over:
+		return 0, errUploadOver
+	case b.err != nil:
+		return 0, b.err
+	case b.left >= 0 && int64(len(p)) > b.left:
+		p = p[:b.left]
+	}
+	n, err := b.upload.Body.Read(p)
 	if b.left > 0 {
 		b.left -= int64(n)
 	}
-	if b.left == 0 || errors.Is(err, io.EOF) {
+	if err == nil && b.left == 0 {
+		err = io.EOF
+	}
+	if b.err = err; errors.Is(err, io.EOF) {
 		b.sent.Store(true)
 	}
 	return n, err
@@ -205,6 +236,29 @@ func (b *sentUpload) Read(p []byte) (int, error) {
 
 // Close implements io.Closer. Whoever opened the upload closes it.
 func (b *sentUpload) Close() error { return nil }
+
+// interrupt makes a read that waits return.
+func (b *sentUpload) interrupt() {
+	if b.upload.Interrupt != nil && !b.sent.Load() {
+		b.upload.Interrupt()
+	}
+}
+
+// end ends the upload: from then on nothing is read of the door's body. It returns the
+// door's verdict, if the door refused the upload while it was read. Of no upload there
+// is none.
+func (b *sentUpload) end() (verdict *apierror.Error) {
+	if b == nil {
+		return nil
+	}
+	b.stop()
+	b.interrupt()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.over = true
+	errors.As(b.err, &verdict)
+	return verdict
+}
 
 // upstreamError says why there is no (whole) answer of the provider.
 func upstreamError(ctx context.Context, host string, err error) *apierror.Error {

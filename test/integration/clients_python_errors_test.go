@@ -62,6 +62,7 @@ func startPyFront(t *testing.T, g *gatewayRig) *pyFront {
 		},
 	}
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		fullDuplex(w)
 		r.Header.Set("X-Sent", strconv.FormatInt(time.Now().UnixNano(), 10))
 		proxy.ServeHTTP(w, r)
 	}))
@@ -69,6 +70,11 @@ func startPyFront(t *testing.T, g *gatewayRig) *pyFront {
 	f.url = server.URL
 	return f
 }
+
+// fullDuplex has net/http leave a request's body alone while a ReverseProxy answers.
+// Otherwise it closes the body as the answer begins; if the transport looks for its end
+// only then, it breaks the answer off.
+func fullDuplex(w http.ResponseWriter) { _ = http.NewResponseController(w).EnableFullDuplex() }
 
 // note takes down an attempt whose answer has begun.
 func (f *pyFront) note(resp *http.Response) {

@@ -22,6 +22,7 @@ type scripted struct {
 	role   string // the virtual key on it, without limits
 	mu     sync.Mutex
 	answer func(http.ResponseWriter, *http.Request)
+	early  func(http.ResponseWriter, *http.Request) // answers before anything of the body is read
 	got    []sentRequest
 }
 
@@ -50,6 +51,13 @@ func (g *gatewayRig) scripted(t *testing.T, role string, fields map[string]any) 
 
 // ServeHTTP implements http.Handler.
 func (s *scripted) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	s.mu.Lock()
+	early := s.early
+	s.mu.Unlock()
+	if early != nil {
+		early(w, r)
+		return
+	}
 	body, err := io.ReadAll(r.Body)
 	s.mu.Lock()
 	s.got = append(s.got, sentRequest{URI: r.RequestURI, Header: r.Header, Body: body, Length: r.ContentLength, Err: err})
@@ -63,6 +71,14 @@ func (s *scripted) play(f func(http.ResponseWriter, *http.Request)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.answer = f
+}
+
+// playEarly makes f answer from now on, before anything of the body is read; nil ends
+// that.
+func (s *scripted) playEarly(f func(http.ResponseWriter, *http.Request)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.early = f
 }
 
 // pieces answers with status 200 and the type, and the body in pieces that are sent

@@ -89,7 +89,10 @@ func balanced(t *testing.T, v *vaulttest.Vault) string {
 			w.WriteHeader(http.StatusBadGateway) // no news where nodes are killed
 		},
 	}
-	server := httptest.NewServer(proxy)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		fullDuplex(w)
+		proxy.ServeHTTP(w, r)
+	}))
 	t.Cleanup(func() {
 		server.Close()
 		transport.CloseIdleConnections()

@@ -58,6 +58,36 @@ path "`+g.mount+`/proxy/files/v1/*" {
 	}
 }
 
+// TestGateway_SDKsGetAnAnswerThatComesBeforeTheirUpload: a provider may refuse a file
+// before it has all of it, as it does for its size or a bad key.
+func TestGateway_SDKsGetAnAnswerThatComesBeforeTheirUpload(t *testing.T) {
+	t.Parallel()
+	g := startGateway(t, gatewayOptions{})
+	provider := g.scripted(t, "early", map[string]any{"models": "whisper-1"})
+	const message = "the file is too large for this model"
+	provider.playEarly(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(http.StatusRequestEntityTooLarge)
+		_, _ = io.WriteString(w, `{"error":{"message":"`+message+`","type":"invalid_request_error","param":null,"code":"too_large"}}`)
+	})
+	f := newSDKFiles(t)
+	token := g.token(t, "early")
+	for _, language := range sdkLanguages {
+		t.Run(language, func(t *testing.T) {
+			var calls []sdkCall
+			for _, door := range g.sdkDoors(language, "early", token)[:3] {
+				c := f.calls(door, true)[0]
+				calls = append(calls, c)
+			}
+			for name, end := range runCalls(t, language, calls) {
+				if end.Error == nil || end.Error.Status != http.StatusRequestEntityTooLarge || !strings.Contains(end.Error.Message, message) {
+					t.Errorf("%s: got %q, %+v", name, end.Text, end.Error)
+				}
+			}
+		})
+	}
+}
+
 // sdkFiles are files on disk with what is in them, and a file of the provider's.
 type sdkFiles struct {
 	folder   string
