@@ -138,7 +138,9 @@ func (e *Error) Write(w http.ResponseWriter) {
 	if e.RetryAfter > longestRetry {
 		h.Set("X-Should-Retry", "false")
 	}
+	text := e.JSON()
+	h.Set("Content-Length", strconv.Itoa(len(text))) // so that it is whole once it is flushed
 	w.WriteHeader(e.Status)
 	// A caller that went away can't be told more.
-	_, _ = w.Write(e.JSON())
+	_, _ = w.Write(text)
 }

@@ -4,9 +4,7 @@ package gateway
 
 import (
 	"crypto/rand"
-	"errors"
 	"net/http"
-	"os"
 	"sync"
 	"time"
 
@@ -24,6 +22,7 @@ type answer struct {
 	status  int           // 0 until it is written
 	begun   bool          // a part of the body was written
 	broken  bool          // what was written isn't the whole answer
+	hurried bool          // no time is spent on what is left of the request's body
 	body    *bodyReader   // the request's body, if it is being read, or was
 	upload  bool          // the provider reads it, and may answer before it has all of it
 }
@@ -128,35 +127,40 @@ func (a *answer) refuse(err *apierror.Error) {
 // drops it. Apps that send all of a file before they look at the answer, or that give up
 // at the first error of sending (Node's fetch), would otherwise find a broken connection
 // in place of a refusal. Only HTTP/1 has no other way to end a body.
+//
+// An answer whose length wasn't known before ends only after that, for its end is
+// net/http's to write.
 func (a *answer) linger() {
 	r := a.request
-	if a.broken || r.ProtoMajor != 1 || r.ContentLength == 0 || r.Body == nil || a.body == nil && r.Header.Get("Expect") != "" || a.body.done() {
+	if a.hurried || a.broken || r.ProtoMajor != 1 || r.ContentLength == 0 || a.body == nil && r.Header.Get("Expect") != "" || a.body.done() {
 		return
 	}
-	_ = a.control.Flush()
+	a.Flush()
+	if len(r.TransferEncoding) == 0 {
+		if _, err := r.Body.Read(nil); err != nil { // net/http has read it to its end
+			return
+		}
+	}
 	most := unreadPatience
 	if a.upload {
 		most = uploadPatience
 	}
-	buf := copyBuffers.Get().(*[]byte)
-	defer copyBuffers.Put(buf)
+	buf := lingerBuffers.Get().(*[]byte)
+	defer lingerBuffers.Put(buf)
 	now := time.Now()
 	for end := now.Add(most); now.Before(end); now = time.Now() {
 		if a.control.SetReadDeadline(now.Add(lingerPause)) != nil {
-			return // a test's connection that can't
+			break // a test's connection that can't
 		}
-		switch _, err := r.Body.Read(*buf); {
-		case errors.Is(err, os.ErrDeadlineExceeded):
-			return // nor does net/http wait for more then
-		case err != nil: // such as its end
-			_ = a.control.SetReadDeadline(time.Time{})
-			return
+		if _, err := r.Body.Read(*buf); err != nil {
+			break
 		}
 	}
-	_ = a.control.SetReadDeadline(now)
+	a.extend()
+	_ = a.control.SetReadDeadline(now) // the connection is closed, and net/http needn't read either
 }
 
-var copyBuffers = sync.Pool{New: func() any { b := make([]byte, 32<<10); return &b }}
+var lingerBuffers = sync.Pool{New: func() any { b := make([]byte, 4<<10); return &b }}
 
 // end must be the last call. It breaks the connection if the caller could take what
 // was written for the whole answer.

@@ -29,7 +29,7 @@ type bodyReader struct {
 
 	mu          sync.Mutex // held while a deadline is set
 	ended       bool       // all has been read
-	failed      bool       // it broke off
+	failed      bool       // it broke off, or paused for too long
 	interrupted bool
 }
 
@@ -99,7 +99,7 @@ func (b *bodyReader) done() bool {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.ended || b.failed && !b.interrupted
+	return b.ended || b.failed
 }
 
 // Read implements io.Reader.

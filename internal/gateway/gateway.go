@@ -156,6 +156,7 @@ func (g *Gateway) serve(live *live, a *answer, r *http.Request) *apierror.Error 
 	ctx, err := g.calls.enter(r.Context(), &c.underway, live.MaxStreams)
 	if err != nil {
 		a.Header().Set("Connection", "close")
+		a.hurried = true
 		return err
 	}
 	defer g.calls.leave(&c.underway)

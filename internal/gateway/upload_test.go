@@ -4,11 +4,14 @@ package gateway
 
 import (
 	"bufio"
+	"context"
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"net/http/httputil"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -170,5 +173,73 @@ func TestUpload_RefusedSmallBodyLeavesTheConnectionOpen(t *testing.T) {
 				t.Errorf("status %d, the connection closes: %t, %v", resp.StatusCode, resp.Close, err)
 			}
 		}
+	}
+}
+
+func TestUpload_AnswersOfKnownLengthAreWholeAtOnce(t *testing.T) {
+	r := local(t)
+	r.provider.early(func(w http.ResponseWriter, req *http.Request) {
+		_ = http.NewResponseController(w).EnableFullDuplex()
+		w.Header().Set("Connection", "close")
+		w.Header().Set("Content-Length", "2")
+		w.WriteHeader(http.StatusRequestEntityTooLarge)
+		_, _ = io.WriteString(w, "{}")
+		_ = http.NewResponseController(w).Flush()
+		_, _ = io.Copy(io.Discard, req.Body)
+	})
+	text := form(field("model", "whisper-1"), file("file", strings.Repeat("audio", 20_000)))
+	for credential, c := range map[string]struct{ status, underway int }{"tok": {413, 1}, "": {401, 0}} {
+		conn := dialTCP(t, r.address())
+		_, _ = fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: x\r\nX-Vault-Token: %s\r\nContent-Type: %s\r\nContent-Length: 1000000\r\n\r\n%s",
+			transcriptions, credential, formType, text[:10_000])
+		resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n := r.calls.count(); n != int64(c.underway) { // for it waits for more of the upload
+			t.Errorf("%d requests are under way when the answer %d comes, want %d", n, resp.StatusCode, c.underway)
+		}
+		if got, err := io.ReadAll(resp.Body); resp.StatusCode != c.status || resp.ContentLength != int64(len(got)) || err != nil {
+			t.Errorf("status %d, %d bytes of %d, %v", resp.StatusCode, len(got), resp.ContentLength, err)
+		}
+		_ = conn.Close()
+		until(t, "no request is under way", func() bool { return r.calls.count() == 0 })
+	}
+}
+
+// net/http takes the writer of an HTTP/2 answer away when its handler returns, and
+// panics where it is used later.
+func TestUpload_CallersWhoGoOverHTTP2(t *testing.T) {
+	r := local(t)
+	r.provider.early(func(_ http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) })
+	server := httptest.NewUnstartedServer(r.Gateway)
+	server.EnableHTTP2 = true
+	server.StartTLS()
+	t.Cleanup(server.Close)
+	text := form(field("model", "whisper-1"), file("file", strings.Repeat("audio", 1000)))
+	var callers sync.WaitGroup
+	for range 40 {
+		callers.Go(func() {
+			for i := range 20 {
+				ctx, cancel := context.WithTimeout(t.Context(), time.Duration(5+i)*time.Millisecond)
+				in, end := io.Pipe()
+				go func() { _, _ = io.WriteString(end, text[:3000]) }()
+				req, err := http.NewRequestWithContext(ctx, http.MethodPost, server.URL+transcriptions, in)
+				if err != nil {
+					t.Error(err)
+				}
+				req.Header.Set("X-Vault-Token", "tok")
+				req.Header.Set("Content-Type", formType)
+				if resp, err := server.Client().Do(req); err == nil {
+					_ = resp.Body.Close()
+				}
+				cancel()
+				_ = in.Close()
+			}
+		})
+	}
+	callers.Wait()
+	if len(r.provider.requests()) > 0 {
+		t.Error("an upload came whole")
 	}
 }

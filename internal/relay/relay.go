@@ -114,7 +114,8 @@ type Upload struct {
 	Body io.Reader
 	// Interrupt, if given, makes a Read of Body that waits for more return soon. It is
 	// called when the exchange ends before all of Body was read, as it may: a provider
-	// that refuses a request need not read it. It must not block.
+	// that refuses a request need not read it. What Body's error says after that counts
+	// for nothing. It must not block, and isn't called after Serve.
 	Interrupt func()
 	// Length is its length in bytes, -1 if that isn't known.
 	Length int64
@@ -256,14 +257,17 @@ func (r *Relay) relay(ctx context.Context, w Answer, x *exchange) *apierror.Erro
 	}
 	x.watch.start(x.req.Timeout, x.req.Idle, endpoint.URL.Host, cancel)
 	defer x.watch.stop()
-	resp, err := r.send(ctx, x, endpoint, payload)
 	defer func() { _ = x.upload.end() }()
+	resp, err := r.send(ctx, x, endpoint, payload)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = resp.Body.Close() }()
 	err = x.copyAnswer(ctx, w, resp)
-	if verdict := x.upload.end(); err != nil && verdict != nil {
+	if x.upload != nil && x.begun && !x.sent.Load() {
+		flush(w) // the end of the upload may be waited for
+	}
+	if verdict := x.upload.end(); err != nil && verdict != nil && ctx.Err() == nil {
 		return verdict
 	}
 	return err

@@ -146,7 +146,7 @@ func TestUpload_IsNotReadAfterTheExchange(t *testing.T) {
 
 func TestUpload_EndsWithTheTimeout(t *testing.T) {
 	relay, req := upstream(t, func(_ http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) })
-	in := newStuck(t, errors.New("interrupted"))
+	in := newStuck(t, &apierror.Error{Status: 400, Message: "the body broke off"}) // as it does when it is interrupted
 	req.Path, req.Body, req.Timeout = "v1/files", nil, 200*time.Millisecond
 	req.Upload = &Upload{Body: in, Length: 1 << 20, Interrupt: in.interrupt}
 	w := newRecorder()

@@ -190,21 +190,30 @@ var errUploadOver = errors.New("the exchange is over")
 // sentUpload is sentBody for an upload. Providers may answer before they have all of it,
 // and the transport may still read it when it has returned (http.RoundTripper).
 type sentUpload struct {
-	upload *Upload
-	sent   *atomic.Bool
+	upload      *Upload
+	sent        *atomic.Bool
+	interrupted atomic.Bool
 
-	mu   sync.Mutex // held while the door's body is read
-	left int64      // bytes still to come, -1 if that isn't known
-	err  error      // of a body that was read to its end
-	over bool
-	stop func() bool // ends the watch for ctx
+	mu      sync.Mutex // held while the door's body is read
+	left    int64      // bytes still to come, -1 if that isn't known
+	err     error      // of a body that was read to its end
+	refused *apierror.Error
+	over    bool
+
+	// The watch for the end of the exchange's context.
+	stop    func() bool
+	stopped sync.Once
+	fired   chan struct{}
 }
 
 // newSentUpload returns a body whose reader doesn't wait longer than until ctx ends: the
-// transport would wait for it.
+// transport would wait for it. The caller must call end.
 func newSentUpload(ctx context.Context, upload *Upload, sent *atomic.Bool) *sentUpload {
-	b := &sentUpload{upload: upload, left: upload.Length, sent: sent}
-	b.stop = context.AfterFunc(ctx, b.interrupt)
+	b := &sentUpload{upload: upload, left: upload.Length, sent: sent, fired: make(chan struct{})}
+	b.stop = context.AfterFunc(ctx, func() {
+		defer close(b.fired)
+		b.interrupt()
+	})
 	return b
 }
 
@@ -228,8 +237,12 @@ func (b *sentUpload) Read(p []byte) (int, error) {
 	if err == nil && b.left == 0 {
 		err = io.EOF
 	}
-	if b.err = err; errors.Is(err, io.EOF) {
+	b.err = err
+	switch {
+	case errors.Is(err, io.EOF):
 		b.sent.Store(true)
+	case !b.interrupted.Load(): // else it may be of the interruption
+		errors.As(err, &b.refused)
 	}
 	return n, err
 }
@@ -240,24 +253,28 @@ func (b *sentUpload) Close() error { return nil }
 // interrupt makes a read that waits return.
 func (b *sentUpload) interrupt() {
 	if b.upload.Interrupt != nil && !b.sent.Load() {
+		b.interrupted.Store(true)
 		b.upload.Interrupt()
 	}
 }
 
-// end ends the upload: from then on nothing is read of the door's body. It returns the
-// door's verdict, if the door refused the upload while it was read. Of no upload there
-// is none.
-func (b *sentUpload) end() (verdict *apierror.Error) {
+// end ends the upload: from then on nothing is read of the door's body, nor is it
+// interrupted. It returns the door's verdict, if the door refused the upload while it
+// was read. Of no upload there is none.
+func (b *sentUpload) end() *apierror.Error {
 	if b == nil {
 		return nil
 	}
-	b.stop()
-	b.interrupt()
+	b.stopped.Do(func() {
+		if !b.stop() {
+			<-b.fired
+		}
+		b.interrupt()
+	})
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.over = true
-	errors.As(b.err, &verdict)
-	return verdict
+	return b.refused
 }
 
 // upstreamError says why there is no (whole) answer of the provider.
