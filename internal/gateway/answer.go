@@ -135,7 +135,8 @@ func (a *answer) linger() {
 	if a.hurried || a.broken || r.ProtoMajor != 1 || r.ContentLength == 0 || a.body == nil && r.Header.Get("Expect") != "" || a.body.done() {
 		return
 	}
-	a.Flush()
+	began := time.Now()
+	a.Flush() // may wait for a small body
 	if len(r.TransferEncoding) == 0 {
 		if _, err := r.Body.Read(nil); err != nil { // net/http has read it to its end
 			return
@@ -148,7 +149,7 @@ func (a *answer) linger() {
 	buf := lingerBuffers.Get().(*[]byte)
 	defer lingerBuffers.Put(buf)
 	now := time.Now()
-	for end := now.Add(most); now.Before(end); now = time.Now() {
+	for end := began.Add(most); now.Before(end); now = time.Now() {
 		if a.control.SetReadDeadline(now.Add(lingerPause)) != nil {
 			break // a test's connection that can't
 		}

@@ -74,14 +74,19 @@ func (b *bodyReader) finish() {
 	}
 }
 
-// interrupt gives a read that waits, and those to come, no more than lingerPause. What
-// breaks off a chunked body can't be read any more, so a sender who sends isn't cut off.
+// interrupt gives a read that waits, and those to come, no more than lingerPause, and
+// over HTTP/2 no time. A chunked body that was broken off can't be read any more, and
+// linger wants to read it, so a sender who sends isn't cut off.
 func (b *bodyReader) interrupt() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if !b.ended {
 		b.interrupted = true
-		b.deadline(time.Now().Add(lingerPause))
+		pause := lingerPause
+		if b.call.http.ProtoMajor != 1 {
+			pause = 0
+		}
+		b.deadline(time.Now().Add(pause))
 	}
 }
 
