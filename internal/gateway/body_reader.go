@@ -18,7 +18,7 @@ const (
 
 // bodyReader reads a request's body, within bounds of size, and of the speed and the
 // share of what all bodies hold that its sender has. One goroutine at a time reads;
-// others may meanwhile call interrupt and whole.
+// others may meanwhile call interrupt, whole and done.
 type bodyReader struct {
 	from    io.Reader
 	call    *call

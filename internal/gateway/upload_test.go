@@ -243,3 +243,14 @@ func TestUpload_CallersWhoGoOverHTTP2(t *testing.T) {
 		t.Error("an upload came whole")
 	}
 }
+
+// Without a length, the end of an answer waits for a body that nobody wanted.
+func TestUpload_HealthTellsItsLength(t *testing.T) {
+	r := local(t)
+	for _, path := range []string{"/healthz", "/readyz"} {
+		got := r.send(httptest.NewRequest(http.MethodGet, path, nil))
+		if length := got.header.Get("Content-Length"); got.status != 200 || length != fmt.Sprint(len(got.body)) {
+			t.Errorf("%s: status %d, %q with the length %q", path, got.status, got.body, length)
+		}
+	}
+}

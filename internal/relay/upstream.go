@@ -194,10 +194,10 @@ type sentUpload struct {
 	sent        *atomic.Bool
 	interrupted atomic.Bool
 
-	mu      sync.Mutex // held while the door's body is read
-	left    int64      // bytes still to come, -1 if that isn't known
-	err     error      // of a body that was read to its end
-	refused *apierror.Error
+	mu      sync.Mutex      // held while the door's body is read
+	left    int64           // bytes still to come, -1 if that isn't known
+	err     error           // what ended the door's body; nil before
+	refused *apierror.Error // the door's verdict, if that was it
 	over    bool
 
 	// The watch for the end of the exchange's context.
